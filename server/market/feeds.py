@@ -1,0 +1,232 @@
+"""Feeds: the latest reading of each topic, and the one call to the exchange that makes it younger.
+
+Whoever wants a topic asks for a reading no older than X. A feed in hand of one answers at once; otherwise its one
+flight, the call under way, is made or joined. So a thousand sockets on a symbol cost what one costs, and when nobody
+asks, nobody polls.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any
+
+from ..errors import ExchangeTimeout, GatewayError, InternalError, Overloaded
+from ..models import Kind, Part, PositionRow, PositionRows, Reading, Source, Topic
+from ..telemetry import get_logger
+
+log = get_logger(__name__)
+
+Fetch = Callable[[frozenset[Topic]], Awaitable[dict[Topic, Reading[Any]]]]
+
+BACKOFF_FIRST_S = 0.25
+BACKOFF_LAST_S = 4.0
+IDLE_S = 75.0
+SWEEP_S = 15.0
+DISBELIEF_S = 30.0
+"""How long answers with a lower sequence than the one in hand are disbelieved: then the exchange began anew."""
+
+
+class Feed:
+    """One topic: its newest reading, its one flight, and the pause after a failure.
+
+    The feed owns its flight: it runs to its own end, whoever has stopped waiting for it. A failure answers all waiters
+    and sets the moment before which no new flight starts.
+    """
+
+    def __init__(self, topic: Topic, fetch: Fetch, clock: Callable[[], float], changed: Callable[[Topic], None]) -> None:
+        self.topic = topic
+        self.wanted_at = clock()
+        self.reading: Reading[Any] | None = None
+        self.error: GatewayError | None = None
+        self.flight: asyncio.Task[None] | None = None
+        self.flight_started_at = 0.0
+        self._fetch = fetch
+        self._clock = clock
+        self._changed = changed
+        self._failures = 0
+        self._not_before = 0.0
+
+    @property
+    def part(self) -> Part:
+        """What a consumer gets to see."""
+        return Part(self.reading, self.error, self.flight is not None)
+
+    def peek(self, max_age_s: float) -> Reading[Any] | None:
+        """The reading in hand if it is no older than `max_age_s` and the last refresh did not fail, else None."""
+        reading = self.reading
+        if reading is None or self.error is not None or self._clock() - reading.asked_at > max_age_s:
+            return None
+        return reading
+
+    def refresh(self) -> "asyncio.Task[None] | None":
+        """The flight under way, or a new one; None while the pause after a failure lasts. It never raises."""
+        if self.flight is None and self._clock() >= self._not_before:
+            self.flight_started_at = self._clock()
+            self.flight = asyncio.create_task(self._fly(), name=f"feed {self.topic}")
+        return self.flight
+
+    async def _fly(self) -> None:
+        try:
+            readings = await self._fetch(frozenset((self.topic,)))
+            self.offer(readings[self.topic])
+        except GatewayError as error:
+            self._fail(error)
+        except Exception:
+            log.exception("refresh_crashed", topic=str(self.topic))
+            self._fail(InternalError("a bug of the gateway; the log has it"))
+        finally:
+            self.flight = None
+
+    def _fail(self, error: GatewayError) -> None:
+        self._failures += 1
+        pause_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
+        self._not_before = self._clock() + max(pause_s, error.retry_after_s or 0.0)
+        if self.error is None:
+            log.warning("refresh_failed", topic=str(self.topic), detail=error.detail)
+        self.error = error
+        self._changed(self.topic)
+
+    def offer(self, reading: Reading[Any]) -> bool:
+        """Take `reading` if nothing newer is in hand; says whether it did. A good reading ends every failure."""
+        accepted = newest(self.reading, reading)
+        if accepted is None:
+            log.warning("reading_out_of_order", topic=str(self.topic), source=reading.source.value)
+            return False
+        if self.error is not None:
+            log.info("refresh_recovered", topic=str(self.topic), failures=self._failures)
+        self.reading, self.error, self._failures, self._not_before = accepted, None, 0, 0.0
+        self._changed(self.topic)
+        return True
+
+
+def newest(held: Reading[Any] | None, offered: Reading[Any]) -> Reading[Any] | None:
+    """What to hold of the two, or None where `offered` is older than `held`.
+
+    Positions are ordered by each row's own sequence; everything else: a poll replaces a push only if it was asked for
+    after the push arrived.
+    """
+    if held is None:
+        return offered
+    if isinstance(offered.value, tuple) and offered.value and isinstance(offered.value[0], PositionRow):
+        return _newest_rows(held, offered)
+    if offered.source is Source.POLL and held.source is Source.PUSH:
+        return offered if offered.asked_at > held.arrived_at else None
+    return offered if offered.asked_at >= held.asked_at else None
+
+
+def _newest_rows(held: Reading[PositionRows], offered: Reading[PositionRows]) -> Reading[PositionRows] | None:
+    sequences = {(row.position.symbol, row.position.position_idx): row.sequence for row in held.value}
+    for row in offered.value:
+        known = sequences.get((row.position.symbol, row.position.position_idx), 0)
+        if row.sequence < known and offered.asked_at - held.asked_at < DISBELIEF_S:
+            return None
+        if row.sequence == known and offered.asked_at < held.asked_at:
+            return None
+    return offered
+
+
+class Feeds:
+    """Finds or makes the feed of a topic; bounded per kind, and forgets those that nobody asks for.
+
+    `fetch` gets the topics wanted; `watch` callbacks are told of each topic whose reading or failure changed.
+    """
+
+    def __init__(self, fetch: Fetch, *, max_symbols: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._max_symbols = max_symbols
+        self._feeds: dict[Topic, Feed] = {}
+        self._watchers: list[Callable[[Topic], None]] = []
+        self._swept_at = clock()
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(self._feeds.values())
+
+    def watch(self, changed: Callable[[Topic], None]) -> None:
+        """Have `changed` called with each topic that has a new reading, or a new failure."""
+        self._watchers.append(changed)
+
+    def _tell(self, topic: Topic) -> None:
+        for changed in self._watchers:
+            changed(topic)
+
+    def feed(self, topic: Topic) -> Feed:
+        """The feed of `topic`, made if need be. Raises Overloaded where that many symbols are asked for already."""
+        feed = self._feeds.get(topic)
+        if feed is None:
+            self.sweep(force=False)
+            if sum(other.kind is topic.kind for other in self._feeds) >= self._max_symbols:
+                self._make_room(topic.kind)
+            feed = self._feeds[topic] = Feed(topic, self._fetch, self._clock, self._tell)
+        feed.wanted_at = self._clock()
+        return feed
+
+    def _make_room(self, kind: Kind) -> None:
+        """Forget the feed of `kind` that was wanted longest ago, if that is long enough ago to be nobody's."""
+        oldest = min((feed for feed in self._feeds.values() if feed.topic.kind is kind), key=lambda feed: feed.wanted_at)
+        if self._clock() - oldest.wanted_at < IDLE_S:
+            raise Overloaded(
+                f"{self._max_symbols} {kind.value} topics are in use, and freshness.max_symbols allows no more",
+                retry_after_s=SWEEP_S,
+            )
+        self._forget(oldest)
+
+    def _forget(self, feed: Feed) -> None:
+        self.evicted += 1
+        del self._feeds[feed.topic]
+        if feed.flight is not None:
+            feed.flight.cancel()
+
+    def sweep(self, *, force: bool) -> None:
+        """Forget the feeds that nobody asked for in IDLE_S; looks at most every SWEEP_S unless forced."""
+        now = self._clock()
+        if not force and now - self._swept_at < SWEEP_S:
+            return
+        self._swept_at = now
+        for feed in [feed for feed in self._feeds.values() if now - feed.wanted_at > IDLE_S]:
+            self._forget(feed)
+
+    def peek(self, topic: Topic, max_age_s: float) -> Reading[Any] | None:
+        """The reading in hand of `topic` if it is young enough; synchronous, for the common case."""
+        return self.feed(topic).peek(max_age_s)
+
+    def part(self, topic: Topic) -> Part:
+        """What is known of `topic` now, whatever its age; asks nobody."""
+        return self.feed(topic).part
+
+    def refresh(self, topics: Iterable[Topic]) -> "set[asyncio.Task[None]]":
+        """The flights, made or joined, that make `topics` younger: to be waited for with asyncio.wait, not cancelled."""
+        flights = (self.feed(topic).refresh() for topic in topics)
+        return {flight for flight in flights if flight is not None}
+
+    async def read(self, topic: Topic, *, max_age_s: float, patience_s: float, timeout_s: float) -> Part:
+        """What is known of `topic`, no older than `max_age_s` if that can be had without a wait that helps nobody.
+
+        Nothing in hand: waits for the flight up to `timeout_s`, and raises its GatewayError. Something in hand: waits
+        until the flight is `patience_s` old; not at all where the last refresh failed. Cancelling is safe.
+        """
+        feed = self.feed(topic)
+        if feed.peek(max_age_s) is not None:
+            return feed.part
+        had_failed = feed.error is not None
+        flight = feed.refresh()
+        if flight is not None and not (feed.reading is not None and had_failed):
+            waited_s = self._clock() - feed.flight_started_at
+            await asyncio.wait({flight}, timeout=timeout_s if feed.reading is None else max(0.0, patience_s - waited_s))
+        if feed.reading is None:
+            raise feed.error or ExchangeTimeout(f"the exchange gave no {topic.kind.value} in {timeout_s:g} s")
+        return feed.part
+
+    async def close(self) -> None:
+        """Cancel every flight and wait for their ends."""
+        flights = [feed.flight for feed in self._feeds.values() if feed.flight is not None]
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+        self._feeds.clear()
+

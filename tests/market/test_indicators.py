@@ -1,0 +1,156 @@
+"""Indicators: names to questions, and arrays to numbers."""
+
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+import talib
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.errors import InsufficientCandles, InvalidRequest
+from server.market.candles import assembled
+from server.market.indicators import CATALOGUE, compute, parse_names
+from server.models import CandleRow, Candles
+
+prices = st.floats(0.0001, 100_000, allow_nan=False)
+
+
+def candles_of(closes: list[float]) -> Candles:
+    """Candles of one minute around the given closes."""
+    start = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    rows: list[CandleRow] = []
+    for number, close in enumerate(closes):
+        high, low = close * 1.01, close * 0.99
+        texts = (f"{value:.6f}" for value in (close * 0.995, high, low, close, 10 + number % 7, 5))
+        rows.append((str(start + number * 60_000), *texts))  # type: ignore[arg-type]
+    return assembled(rows, "1", start)
+
+
+def wave(length: int) -> Candles:
+    """Candles that go up and down."""
+    return candles_of([100 + 10 * float(np.sin(number / 9)) + number / 50 for number in range(length)])
+
+
+def test_classic_set_is_talibs() -> None:
+    """Every classic value is what TA-Lib gives on the same arrays, called directly."""
+    candles = wave(1000)
+    classic = compute(candles, None).at(-1)
+    bars = (candles.high, candles.low, candles.close)
+    macd = talib.MACD(candles.close, 12, 26, 9)
+    upper, middle, lower = talib.BBANDS(candles.close, 20, 2, 2)
+    expected = {
+        "sma20": talib.SMA(candles.close, 20),
+        "sma50": talib.SMA(candles.close, 50),
+        "sma200": talib.SMA(candles.close, 200),
+        "ema20": talib.EMA(candles.close, 20),
+        "ema200": talib.EMA(candles.close, 200),
+        "rsi14": talib.RSI(candles.close, 14),
+        "macd": macd[0],
+        "macd_signal": macd[1],
+        "macd_histogram": macd[2],
+        "bb_upper": upper,
+        "bb_middle": middle,
+        "bb_lower": lower,
+        "bb_width": 100 * (upper - lower) / middle,
+        "bb_percent": (candles.close - lower) / (upper - lower),
+        "atr14": talib.ATR(*bars, 14),
+        "obv": talib.OBV(candles.close, candles.volume),
+        "adx14": talib.ADX(*bars, 14),
+        "dmp14": talib.PLUS_DI(*bars, 14),
+        "dmn14": talib.MINUS_DI(*bars, 14),
+    }
+    assert list(classic) == list(expected)
+    assert classic == {key: pytest.approx(values[-1], rel=1e-12) for key, values in expected.items()}
+
+
+def test_band_is_over_the_population() -> None:
+    """The deviation of a Bollinger band divides by n, checked against plain numpy."""
+    candles = wave(300)
+    window = candles.close[-20:]
+    answer = compute(candles, None).at(-1)
+    assert answer["bb_upper"] == pytest.approx(window.mean() + 2 * window.std(ddof=0), rel=1e-9)
+    assert answer["sma20"] == pytest.approx(window.mean(), rel=1e-12)
+
+
+def test_band_without_width_has_no_percent() -> None:
+    """Where the price has not moved, the place within the band is null, not a division by zero."""
+    answer = compute(candles_of([100.0] * 60), None).at(-1)
+    assert answer["bb_width"] == pytest.approx(0, abs=1e-6)
+    assert answer["bb_percent"] is None
+
+
+@pytest.mark.parametrize(("length", "missing"), [(20, "sma50"), (50, "sma200"), (199, "ema200"), (25, "macd")])
+def test_value_without_enough_candles_is_none(length: int, missing: str) -> None:
+    """A value whose warm-up is longer than the history is null, and the others are there."""
+    answer = compute(wave(length), None).at(-1)
+    assert answer[missing] is None
+    assert answer["sma20"] is not None
+
+
+def test_twenty_candles_are_the_least() -> None:
+    """Nineteen candles are refused, twenty are not."""
+    compute(wave(20), None)
+    with pytest.raises(InsufficientCandles, match="19"):
+        compute(wave(19), None)
+
+
+@given(st.lists(prices, min_size=20, max_size=60))
+def test_answers_are_always_json(closes: list[float]) -> None:
+    """Whatever the prices, every number is finite or null."""
+    answer = compute(candles_of(closes), None)
+    json.dumps(answer.at(-1), allow_nan=False)
+    json.dumps(answer.span(slice(0, None)), allow_nan=False)
+
+
+def test_names_give_numbers_and_objects() -> None:
+    """One output is a number under the name as asked, several are an object."""
+    candles = wave(200)
+    questions = parse_names("rsi:7,macd:5:10:3,obv", max_names=50)
+    answer = compute(candles, questions).at(-1)
+    assert answer["rsi:7"] == pytest.approx(talib.RSI(candles.close, 7)[-1])
+    assert answer["macd:5:10:3"]["signal"] == pytest.approx(talib.MACD(candles.close, 5, 10, 3)[1][-1])
+    assert answer["obv"] == pytest.approx(talib.OBV(candles.close, candles.volume)[-1])
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_defaults_are_used(name: str) -> None:
+    """A name alone is the same as the name with its defaults written out."""
+    candles, indicator = wave(300), CATALOGUE[name]
+    written = ":".join([name, *(f"{parameter.default:g}" for parameter in indicator.parameters)])
+    short, long = (compute(candles, parse_names(text, max_names=1)).at(-1) for text in (name, written))
+    assert list(short.values()) == list(long.values())
+    assert None not in short.values()
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ("", "no indicator ''"),
+        ("rsi,", "no indicator ''"),
+        ("nonsense", "allowed: sma, ema, rsi"),
+        ("rsi:1", "allowed: 2 to 500"),
+        ("rsi:501", "allowed: 2 to 500"),
+        ("rsi:x", "allowed: 2 to 500"),
+        ("rsi:2.5", "allowed: 2 to 500"),
+        ("rsi:14:3", "rsi:period=14"),
+        ("bbands:20:nan", "allowed: 0.1 to 10"),
+        ("rsi,rsi", "twice"),
+        ("sma:2,sma:3,sma:4,sma:5", "at most 3"),
+    ],
+)
+def test_wrong_names_say_what_is_allowed(names: str, says: str) -> None:
+    """Every wrong name is refused with what would be right."""
+    with pytest.raises(InvalidRequest, match=says):
+        parse_names(names, max_names=3)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_parsed_or_refused(text: str) -> None:
+    """No text whatever breaks the parser, and what it accepts can be computed."""
+    try:
+        questions = parse_names(text, max_names=5)
+    except InvalidRequest:
+        return
+    compute(wave(30), questions).at(-1)
