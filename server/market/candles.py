@@ -26,7 +26,7 @@ class CandleCache:
         self._held: weakref.WeakValueDictionary[Topic, Candles] = weakref.WeakValueDictionary()
 
     async def fetch(self, topic: Topic) -> Reading[Candles]:
-        """The last 1,000 candles of `topic`, the forming one among them. Raises what the call to the exchange raises."""
+        """The last 1,000 candles of `topic`, the forming one among them. Raises what the call raises."""
         held = self._held.get(topic)
         limit = DEPTH if held is None else missing(held, topic.interval) + OVERLAP
         answer = await self._fetch(topic, min(limit, DEPTH))

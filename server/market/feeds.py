@@ -34,7 +34,9 @@ class Feed:
     and sets the moment before which no new flight starts.
     """
 
-    def __init__(self, topic: Topic, fetch: Fetch, clock: Callable[[], float], changed: Callable[[Topic], None]) -> None:
+    def __init__(
+        self, topic: Topic, fetch: Fetch, clock: Callable[[], float], changed: Callable[[Topic], None]
+    ) -> None:
         self.topic = topic
         self.wanted_at = clock()
         self.reading: Reading[Any] | None = None
@@ -168,7 +170,8 @@ class Feeds:
 
     def _make_room(self, kind: Kind) -> None:
         """Forget the feed of `kind` that was wanted longest ago, if that is long enough ago to be nobody's."""
-        oldest = min((feed for feed in self._feeds.values() if feed.topic.kind is kind), key=lambda feed: feed.wanted_at)
+        of_kind = (feed for feed in self._feeds.values() if feed.topic.kind is kind)
+        oldest = min(of_kind, key=lambda feed: feed.wanted_at)
         if self._clock() - oldest.wanted_at < IDLE_S:
             raise Overloaded(
                 f"{self._max_symbols} {kind.value} topics are in use, and freshness.max_symbols allows no more",
@@ -200,7 +203,7 @@ class Feeds:
         return self.feed(topic).part
 
     def refresh(self, topics: Iterable[Topic]) -> "set[asyncio.Task[None]]":
-        """The flights, made or joined, that make `topics` younger: to be waited for with asyncio.wait, not cancelled."""
+        """The flights, made or joined, that make `topics` younger; to be waited for with asyncio.wait."""
         flights = (self.feed(topic).refresh() for topic in topics)
         return {flight for flight in flights if flight is not None}
 
@@ -229,4 +232,3 @@ class Feeds:
             flight.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
         self._feeds.clear()
-
