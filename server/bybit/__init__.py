@@ -1,0 +1,1 @@
+"""Bybit, read-only: the one place that imports pybit."""

@@ -1,0 +1,305 @@
+"""BybitClient: pybit behind executors. Each call is offloaded, bounded, logged once, and returns typed models."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeVar
+
+import requests
+import urllib3
+from pybit.exceptions import FailedRequestError, InvalidRequestError
+from pybit.unified_trading import HTTP
+
+from ..errors import (
+    AddressBanned,
+    BadAnswer,
+    CallRefused,
+    ClockSkew,
+    CredentialsMissing,
+    CredentialsRefused,
+    ExchangeBusy,
+    ExchangeError,
+    ExchangeTimeout,
+    ExchangeUnreachable,
+    RateExceeded,
+)
+from ..models import CandleRow, Instruments, Kind, PositionRows, Reading, Topic
+from ..settings import BybitSettings
+from ..telemetry import get_logger
+from . import parsing
+from .guards import Pool
+from .transport import CONNECT_TIMEOUT_S, BoundedSession
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+THREADS = {"tickers": 4, "position": 4, "wallet": 2, "kline": 4, "instruments": 2, "time": 1}
+"""Threads per endpoint. Coalescing keeps calls to tens a second; a call takes a few milliseconds of a thread."""
+
+MAX_PAGES = 50
+
+REFUSALS: dict[int, type[ExchangeError]] = {
+    10000: ExchangeBusy,
+    10002: ClockSkew,
+    10003: CredentialsRefused,
+    10004: CredentialsRefused,
+    10005: CredentialsRefused,
+    10006: RateExceeded,
+    10010: CredentialsRefused,
+    10016: ExchangeBusy,
+    10018: RateExceeded,
+    33004: CredentialsRefused,
+}
+"""Bybit's retCodes that mean something to us; every other one is CallRefused."""
+
+
+class Page(NamedTuple):
+    """A parsed result and the exchange's time of answering, in ms."""
+
+    value: Any
+    time_ms: int
+
+
+class _Session(HTTP):  # type: ignore[misc]  # pybit has no types
+    """pybit's session without its repr: that shows the secret, and every bound method's repr holds it."""
+
+    def __repr__(self) -> str:
+        return "Session(***)"
+
+
+class BybitClient:
+    """The account and the market as typed readings; one pybit session, one small pool of threads per endpoint.
+
+    Nothing here runs on the loop but bookkeeping, and no call is repeated here: who wants another asks again.
+    """
+
+    def __init__(self, settings: BybitSettings, rest_url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._numbers = itertools.count(1)
+        self.clock_offset_ms: int | None = None
+        self.has_credentials = settings.api_key is not None and settings.api_secret is not None
+        self.pools = {name: Pool(name, threads) for name, threads in THREADS.items()}
+        self._http = self._session(rest_url)
+        self._fetchers: dict[Kind, Callable[[Topic], Awaitable[Page]]] = {
+            Kind.TICKER: self._ticker,
+            Kind.POSITION: self._position,
+            Kind.POSITIONS: self._positions,
+            Kind.WALLET: self._wallet,
+            Kind.INSTRUMENTS: self._instruments,
+        }
+
+    def _session(self, rest_url: str) -> HTTP:
+        key, secret = self._settings.api_key, self._settings.api_secret
+        timeout_s = self._settings.call_timeout_s
+        session = _Session(
+            api_key=key.reveal() if key else None,
+            api_secret=secret.reveal() if secret else None,
+            timeout=(min(CONNECT_TIMEOUT_S, timeout_s), timeout_s),
+            recv_window=self._settings.recv_window_ms,
+            retry_codes={"none"},  # an empty set brings pybit's own back, and it sleeps in the thread
+            max_retries=1,  # 0 raises UnboundLocalError
+        )
+        headers = session.client.headers
+        session.client = BoundedSession(connections=sum(THREADS.values()))
+        session.client.headers.update(headers)
+        session.endpoint = rest_url
+        return session
+
+    async def fetch(self, topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
+        """A reading of each of `topics`, asked for now. Raises ExchangeError where one could not be had."""
+        readings = await asyncio.gather(*(self._read(topic) for topic in topics))
+        return dict(zip(topics, readings, strict=True))
+
+    async def klines(self, topic: Topic, limit: int) -> Reading[tuple[CandleRow, ...]]:
+        """The last `limit` candles (1 to 1,000) of a kline topic, oldest first, the forming one among them."""
+        symbol = topic.symbol
+        call = self._call(
+            "kline",
+            self._http.get_kline,
+            lambda raw: parsing.parse_kline(raw, symbol),
+            category=topic.category,
+            symbol=symbol,
+            interval=topic.interval,
+            limit=limit,
+        )
+        return await self._timed(call)
+
+    async def server_time_ms(self) -> int:
+        """The exchange's clock."""
+        page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
+        return int(page.value)
+
+    async def _read(self, topic: Topic) -> Reading[Any]:
+        return await self._timed(self._fetchers[topic.kind](topic))
+
+    async def _timed(self, pages: Awaitable[Page]) -> Reading[Any]:
+        asked_at = self._clock()
+        page = await pages
+        return Reading(value=page.value, asked_at=asked_at, arrived_at=self._clock(), exchange_time_ms=page.time_ms)
+
+    async def _ticker(self, topic: Topic) -> Page:
+        symbol = topic.symbol
+        return await self._call(
+            "tickers",
+            self._http.get_tickers,
+            lambda raw: parsing.parse_ticker(raw, symbol),
+            category=topic.category,
+            symbol=symbol,
+        )
+
+    async def _position(self, topic: Topic) -> Page:
+        symbol = topic.symbol
+        return await self._call(
+            "position",
+            self._http.get_positions,
+            lambda raw: parsing.parse_position(raw, symbol),
+            category=topic.category,
+            symbol=symbol,
+        )
+
+    async def _positions(self, topic: Topic) -> Page:
+        """Every open position: per settle coin for linear, at once for inverse, all pages of each."""
+        coins = self._settings.settle_coins if topic.category == "linear" else (None,)
+        listings = await asyncio.gather(*(self._position_pages(topic.category, coin) for coin in coins))
+        rows = parsing.join_positions(page.value for listing in listings for page in listing)
+        open_rows: PositionRows = tuple(row for row in rows if row.is_open)
+        return Page(open_rows, min(page.time_ms for listing in listings for page in listing))
+
+    async def _position_pages(self, category: str, settle_coin: str | None) -> list[Page]:
+        return await self._pages(
+            "position",
+            self._http.get_positions,
+            parsing.parse_position_page,
+            category=category,
+            settleCoin=settle_coin,
+            limit=200,
+        )
+
+    async def _wallet(self, _: Topic) -> Page:
+        return await self._call("wallet", self._http.get_wallet_balance, parsing.parse_wallet, accountType="UNIFIED")
+
+    async def _instruments(self, topic: Topic) -> Page:
+        pages = await self._pages(
+            "instruments",
+            self._http.get_instruments_info,
+            parsing.parse_instrument_page,
+            category=topic.category,
+            limit=1000,
+        )
+        instruments: Instruments = {}
+        for page in pages:
+            instruments.update(page.value)
+        if not instruments:
+            raise BadAnswer("the exchange's instrument list is empty")
+        return Page(instruments, pages[-1].time_ms)
+
+    async def _pages(self, endpoint: str, method: Any, parse: Any, **query: Any) -> list[Page]:
+        """Every page of a listing. Bybit's cursor is URL-encoded already, and may be there on the last page too."""
+        pages: list[Page] = []
+        cursor: str | None = None
+        while len(pages) < MAX_PAGES:
+            page = await self._call(endpoint, method, parse, cursor=cursor, **query)
+            rows, following = page.value
+            pages.append(Page(rows, page.time_ms))
+            if not rows or following in ("", cursor):
+                return pages
+            cursor = following
+        raise BadAnswer(f"the exchange's listing does not end after {MAX_PAGES} pages")
+
+    async def _call(self, endpoint: str, method: Any, parse: Callable[[Any], T], **query: Any) -> Page:
+        """One call to pybit in `endpoint`'s pool; logs it once, whatever becomes of it. Raises ExchangeError."""
+        if endpoint in ("position", "wallet") and not self.has_credentials:
+            raise CredentialsMissing("the gateway has no API key: only market data is served")
+        number, started = next(self._numbers), self._clock()
+        outcome, said = "crashed", None
+        try:
+            page: Page = await self.pools[endpoint].run(
+                lambda: self._ask(method, parse, query), timeout_s=self._settings.call_timeout_s
+            )
+            outcome = "ok"
+            return page
+        except ExchangeError as error:
+            outcome, said = error.reason, self._said(error)
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            log.log(
+                10 if outcome == "ok" else 30,
+                "upstream_called",
+                call=number,
+                endpoint=endpoint,
+                symbol=query.get("symbol"),
+                outcome=outcome,
+                said=said,
+                duration_ms=round((self._clock() - started) * 1000, 1),
+            )
+
+    def _said(self, error: ExchangeError) -> str | None:
+        """What the exchange wrote of its refusal, for the log; it likes to repeat the key."""
+        message = str(getattr(error.__cause__, "message", ""))
+        for secret in (self._settings.api_key, self._settings.api_secret):
+            if secret is not None:
+                message = message.replace(secret.reveal(), "***")
+        return _printable(message) or None
+
+    def _ask(self, method: Any, parse: Callable[[Any], T], query: dict[str, Any]) -> Page:
+        """In the thread: the call and its parsing. pybit raises far more than it documents; here it becomes ours."""
+        sent_ms = time.time() * 1000
+        try:
+            answer = method(**query)
+        except ExchangeError:
+            raise
+        except Exception as error:
+            raise translated(error) from error
+        time_ms = int(answer["time"])
+        self._note_clock(time_ms, sent_ms)
+        return Page(parse(answer["result"]), time_ms)
+
+    def _note_clock(self, time_ms: int, sent_ms: float) -> None:
+        if time_ms:
+            self.clock_offset_ms = round(time_ms - (sent_ms + time.time() * 1000) / 2)
+
+    async def close(self) -> None:
+        """Take no more calls; connections at rest are closed, threads that hang are left to their deadline."""
+        for pool in self.pools.values():
+            pool.close()
+        self._http.client.close()
+
+
+def translated(error: Exception) -> ExchangeError:
+    """pybit's, requests' or urllib3's `error` as one of ours.
+
+    The detail goes to clients: it holds no URL, no header, and nothing the exchange wrote, which may echo a key.
+    """
+    if isinstance(error, InvalidRequestError):
+        code = error.status_code
+        kind = REFUSALS.get(code, CallRefused) if isinstance(code, int) else CallRefused
+        return kind(f"the exchange refused the call with code {_printable(code)}")
+    if isinstance(error, FailedRequestError):
+        return _of_status(error.status_code)
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        return BadAnswer("the exchange's answer could not be unpacked")
+    if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+        return ExchangeTimeout("the exchange gave no whole answer in time")
+    if isinstance(error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)):
+        return ExchangeUnreachable(f"the exchange could not be reached: {type(error).__name__}")
+    return BadAnswer(f"the exchange's answer made no sense: {type(error).__name__}")
+
+
+def _of_status(status: int) -> ExchangeError:
+    if status == 401:
+        return CredentialsRefused("the exchange refuses the key (HTTP 401)")
+    if status == 403:
+        return AddressBanned("the exchange refuses this address (HTTP 403): a rate ban, or a region it does not serve")
+    if status == 429 or status >= 500:
+        return ExchangeBusy(f"the exchange is overloaded or restarting (HTTP {status})")
+    return CallRefused(f"the exchange answered HTTP {status}")
+
+
+def _printable(message: object) -> str:
+    return "".join(ch if ch.isprintable() else " " for ch in str(message))[:200]
