@@ -1,0 +1,1 @@
+"""From readings to sockets: snapshots, frames, sessions, and the hub between them."""

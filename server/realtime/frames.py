@@ -1,0 +1,116 @@
+"""Messages as they go over a socket: encoded once as a complete, unmasked RFC 6455 text frame."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..errors import GatewayError, outcome_of
+
+encoder = msgspec.json.Encoder()
+
+
+def text_frame(payload: bytes) -> bytes:
+    """`payload` (UTF-8) as one final, unmasked, uncompressed text frame (RFC 6455, section 5.2)."""
+    length = len(payload)
+    if length < 126:
+        return bytes((0x81, length)) + payload
+    if length < 65536:
+        return b"\x81\x7e" + length.to_bytes(2) + payload
+    return b"\x81\x7f" + length.to_bytes(8) + payload
+
+
+def message_frame(message: Any) -> bytes:
+    """`message` as JSON in a text frame."""
+    return text_frame(encoder.encode(message))
+
+
+class Frame(Struct, frozen=True, eq=False):
+    """One snapshot of one symbol, ready to be written to any number of sockets."""
+
+    data: bytes
+    sequence: int
+    stale: tuple[str, ...]
+    encoded_at: float
+    readings: tuple[Any, ...]
+
+
+class Fault(Struct, frozen=True):
+    """An error as sockets see it."""
+
+    code: str
+    detail: str
+    temporary: bool
+    retry_after_ms: int | None
+    reason: str | None = None
+
+
+def fault_of(error: Exception | None) -> Fault | None:
+    """`error` in the words of status frames; None for none."""
+    if not isinstance(error, GatewayError):
+        return None
+    retry_after_ms = None if error.retry_after_s is None else round(error.retry_after_s * 1000)
+    return Fault(
+        code=outcome_of(error).code,
+        detail=error.detail,
+        temporary=error.temporary,
+        retry_after_ms=retry_after_ms,
+        reason=getattr(error, "reason", None),
+    )
+
+
+class SnapshotMessage(Struct, frozen=True):
+    """`positions:SYMBOL` as a socket gets it; the field order is the contract's."""
+
+    type: str
+    channel: str
+    exchange: str
+    symbol: str
+    epoch: str
+    seq: int
+    timestamp_ms: int
+    has_position: bool | None
+    positions: Any
+    balance: Any
+    current_price: str | None
+    ticker: "TickerMessage | None"
+    age_ms: dict[str, int | None]
+    stale: tuple[str, ...]
+
+
+class TickerMessage(Struct, frozen=True):
+    """What a snapshot says of the market beside the price."""
+
+    mark_price: str | None
+    index_price: str | None
+    bid_price: str | None
+    ask_price: str | None
+    funding_rate: str | None
+
+
+class StatusMessage(Struct, frozen=True):
+    """A change of what is stale."""
+
+    type: str
+    channel: str
+    symbol: str
+    stale: tuple[str, ...]
+    error: Fault | None
+    timestamp_ms: int
+
+
+class HeartbeatMessage(Struct, frozen=True):
+    """Sent when nothing else was for a while: browsers cannot see protocol pings."""
+
+    type: str
+    timestamp_ms: int
+    stale: dict[str, tuple[str, ...]]
+
+
+class ErrorMessage(Struct, frozen=True):
+    """An answer to a message that could not be obeyed; the socket lives on."""
+
+    type: str
+    id: Any
+    code: str
+    detail: str

@@ -1,0 +1,102 @@
+"""Outbox: what one socket is given to write, and what happens when its reader is slow."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from .frames import Frame
+
+DRAIN_LOOK_S = 0.05
+
+
+class Outbox:
+    """Whole frames onto one transport, never waiting for it.
+
+    While more than `high_water_bytes` wait in the transport's buffer nothing is added but the newest snapshot is kept,
+    for when it drains; longer than `slow_limit_s` of that, or over `slow_limit_bytes`, is reported once as too slow.
+    aiohttp's own frames (ping, pong, close) are whole too, so nothing interleaves; after a close frame nothing follows.
+    """
+
+    def __init__(
+        self,
+        ws: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        *,
+        high_water_bytes: int,
+        slow_limit_bytes: int,
+        slow_limit_s: float,
+        too_slow: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ws = ws
+        self._transport = transport
+        self._high_water_bytes = high_water_bytes
+        self._slow_limit_bytes = slow_limit_bytes
+        self._slow_limit_s = slow_limit_s
+        self._too_slow = too_slow
+        self._clock = clock
+        self._pending: Frame | None = None
+        self._slow_since: float | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self.last_sequence = 0
+        self.sent_at = clock()
+        self.frames_sent = 0
+        self.frames_conflated = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a frame can still be written."""
+        return not (self._ws.closed or self._transport.is_closing())
+
+    def offer(self, frame: Frame) -> None:
+        """Write a snapshot, or keep it as the newest for when the reader catches up. Never twice, never backwards."""
+        newest = self.last_sequence if self._pending is None else self._pending.sequence
+        if frame.sequence <= newest or not self.is_open:
+            return
+        self.frames_conflated += self._pending is not None
+        self._pending = frame
+        if self._is_low():
+            self._write_snapshot(frame)
+
+    def send(self, data: bytes) -> None:
+        """Write a frame that is no snapshot. A reader that is too slow for it loses it: the state follows anyway."""
+        if self.is_open and self._is_low():
+            self._write(data)
+
+    def close(self) -> None:
+        """Forget what is pending."""
+        self._pending = None
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+
+    def _write_snapshot(self, frame: Frame) -> None:
+        self.last_sequence = frame.sequence
+        self._pending = None
+        self._write(frame.data)
+
+    def _write(self, data: bytes) -> None:
+        self._transport.write(data)
+        self.sent_at = self._clock()
+        self.frames_sent += 1
+
+    def _is_low(self) -> bool:
+        """Whether the reader keeps up; where it does not, looks again soon, until it does or is too slow."""
+        queued = self._transport.get_write_buffer_size()
+        if queued <= self._high_water_bytes:
+            self._slow_since = None
+            return True
+        now = self._clock()
+        self._slow_since = self._slow_since if self._slow_since is not None else now
+        if queued > self._slow_limit_bytes or now - self._slow_since > self._slow_limit_s:
+            self._too_slow()
+        elif self._look is None:
+            self._look = asyncio.get_running_loop().call_later(DRAIN_LOOK_S, self._look_again)
+        return False
+
+    def _look_again(self) -> None:
+        self._look = None
+        if self.is_open and self._is_low() and self._pending is not None:
+            self._write_snapshot(self._pending)

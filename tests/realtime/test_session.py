@@ -1,0 +1,909 @@
+"""Sessions over real sockets: their pace, what they tell of trouble, what they answer, and every way they end."""
+
+import asyncio
+import json
+from itertools import pairwise
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from aiohttp import web
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from server.api.keys import HUB, LOAD
+from server.errors import GatewayError, GoingAway, InvalidRequest, TooSlow, UnknownSymbol
+from server.realtime.session import CLOSE_S, ClientMessage, Session, close_reason, farewell, parse_message
+from server.realtime.snapshots import Snapshots
+from tests.conftest import Exchange, Gateway, StartGateway, closing, receive
+
+from .sockets import (
+    BINARY,
+    CLOSE,
+    PING,
+    TEXT,
+    RawSocket,
+    collect,
+    eventually,
+    jobs,
+    narrow,
+    only_left,
+    raw,
+    settled,
+)
+
+BTC = "/ws/positions/BTCUSDT"
+ENDPOINTS = {"position": "position", "balance": "wallet", "price": "tickers"}
+"""The exchange's endpoint behind each part, as faults name it."""
+
+VALUES = {"position": "positions", "balance": "balance", "price": "current_price"}
+"""Where a snapshot has each part."""
+
+
+def now() -> float:
+    """The loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+def only(gateway: Gateway) -> Session:
+    """The one session there is."""
+    (session,) = gateway.app[HUB].sessions
+    return session
+
+
+# Pace
+
+
+@pytest.mark.parametrize("part", ENDPOINTS)
+async def test_first_snapshot_waits_for_nobody(start_gateway: StartGateway, exchange: Exchange, part: str) -> None:
+    """With one part's call hanging the others come within a second, that one null and named; it follows by itself."""
+    await exchange.fault(ENDPOINTS[part], hang=True)
+    gateway = await start_gateway()
+    started = now()
+    async with gateway.ws_connect(f"{BTC}?interval=0.2") as ws:
+        first = json.loads((await ws.receive()).data)
+        assert now() - started < 1.5
+        assert first["type"] == "snapshot"
+        assert first["stale"] == [part]
+        assert [name for name, value in VALUES.items() if first[value] is None] == [part]
+        assert (first["has_position"] is None) is (part == "position")
+        assert (first["ticker"] is None) is (part == "price")
+        status = json.loads((await ws.receive()).data)
+        assert (status["type"], status["stale"], status["error"]) == ("status", [part], None)
+        await exchange.heal()
+        while (status := await receive(ws, "status"))["stale"]:
+            pass
+        assert (await receive(ws))[VALUES[part]] is not None
+
+
+async def test_pace_is_steady_and_does_not_drift(start_gateway: StartGateway) -> None:
+    """By the server's own stamps the mean gap is the interval, and no tick strays from the beat."""
+    await _keeps_its_pace(await start_gateway())
+
+
+async def test_slow_calls_do_not_shift_the_pace(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """With every call taking 60 ms, the interval is still the interval."""
+    await exchange.fault("*", latency_s=0.06)
+    await _keeps_its_pace(await start_gateway())
+
+
+async def _keeps_its_pace(gateway: Gateway) -> None:
+    async with gateway.ws_connect(f"{BTC}?interval=0.15") as ws:
+        stamps = [(await receive(ws))["timestamp_ms"] for _ in range(14)]
+    gaps = [after - before for before, after in pairwise(stamps)]
+    assert 75 <= gaps[0] <= 1.2 * 150 + 75, gaps  # the tick itself may wait half an interval for its parts
+    assert sum(gaps[1:]) / len(gaps[1:]) == pytest.approx(150, abs=8)
+    strays = [stamp - stamps[1] - 150 * number for number, stamp in enumerate(stamps[1:])]
+    assert max(strays) - min(strays) < 120, strays
+
+
+async def test_a_slow_first_answer_does_not_crowd_the_second(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """However long the first snapshot waited, the next one is at least half an interval and at most 1.2 away."""
+    await exchange.fault("tickers", hang=True)
+    gateway = await start_gateway(bybit={"call_timeout_s": 30.0})
+    async with gateway.ws_connect(f"{BTC}?interval=0.5") as ws:
+        first = await receive(ws)
+        await exchange.heal()
+        second = await receive(ws)
+    assert 245 <= second["timestamp_ms"] - first["timestamp_ms"] <= 600 + 100
+
+
+async def test_the_phase_of_sessions_differs(start_gateway: StartGateway) -> None:
+    """Sessions that connect together do not tick together, and each keeps at least its interval before the second."""
+    gateway = await start_gateway()
+    sockets = [await gateway.ws_connect(f"{BTC}?interval=1") for _ in range(8)]
+    firsts = [await receive(ws) for ws in sockets]
+    seconds = await asyncio.gather(*(receive(ws) for ws in sockets))
+    gaps = [second["timestamp_ms"] - first["timestamp_ms"] for first, second in zip(firsts, seconds, strict=True)]
+    assert all(500 <= gap <= 1_300 for gap in gaps)
+    assert max(gaps) - min(gaps) > 10
+    assert len({second["seq"] for second in seconds}) > 1
+
+
+async def test_a_hundred_sockets_cost_what_one_costs(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """On one symbol the calls to the exchange follow from the age that is asked for, not from the number of sockets."""
+    gateway = await start_gateway()
+    sockets = await asyncio.gather(*(gateway.ws_connect(f"{BTC}?interval=0.6") for _ in range(100)))
+    await asyncio.gather(*(receive(ws) for ws in sockets))
+    before, started = await exchange.calls(), now()
+    await asyncio.gather(*(receive(ws) for ws in sockets for _ in range(1)))
+    await asyncio.gather(*(receive(ws) for ws in sockets))
+    elapsed_s, after = now() - started, await exchange.calls()
+    for path in ("/v5/market/tickers", "/v5/position/list", "/v5/account/wallet-balance"):
+        assert after[path] - before[path] <= elapsed_s / 0.3 + 2, path
+    assert after.get("/v5/market/instruments-info", 0) <= 2
+
+
+# Trouble
+
+
+@pytest.mark.parametrize(
+    ("part", "fault", "code", "temporary"),
+    [
+        ("position", {"ret_code": 10003}, "upstream_unavailable", False),
+        ("balance", {"status": 502}, "upstream_unavailable", True),
+        ("price", {"reset": True}, "upstream_unavailable", True),
+        ("price", {"hang": True}, "upstream_timeout", True),
+    ],
+)
+async def test_failure_and_recovery_are_told_at_once(
+    start_gateway: StartGateway, exchange: Exchange, part: str, fault: dict[str, Any], code: str, temporary: bool
+) -> None:
+    """A failed part is told in a status with its error, keeps its last value, and its recovery is told as well."""
+    await exchange.freeze(1_732_280_123_456)
+    gateway = await start_gateway(bybit={"call_timeout_s": 0.3})
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
+        healthy = await receive(ws)
+        assert healthy["stale"] == []
+        await exchange.fault(ENDPOINTS[part], **fault)
+        status = await receive(ws, "status")
+        assert list(status) == ["type", "channel", "symbol", "stale", "error", "timestamp_ms"]
+        assert (status["channel"], status["symbol"]) == ("positions:BTCUSDT", "BTCUSDT")
+        assert status["stale"] == [part]
+        error = status["error"]
+        assert (error["code"], error["temporary"], error["retry_after_ms"]) == (code, temporary, None)
+        assert error["detail"]
+        ages = []
+        for _ in range(3):
+            broken = await receive(ws)
+            assert broken["stale"] == [part]
+            assert [broken[value] for value in VALUES.values()] == [healthy[value] for value in VALUES.values()]
+            ages.append(broken["age_ms"][part])
+        assert ages[0] < ages[1] < ages[2]
+        await exchange.heal()
+        status = await receive(ws, "status")
+        assert (status["stale"], status["error"]) == ([], None)
+        assert (await receive(ws))["stale"] == []
+
+
+async def test_an_idle_session_is_told_by_the_failure_of_another(
+    start_gateway: StartGateway, exchange: Exchange
+) -> None:
+    """A session that asks once a minute hears of a failure and a recovery when they happen, not when it asks next."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval=60") as idle, gateway.ws_connect(f"{BTC}?interval=0.1") as busy:
+        await receive(idle)
+        await receive(busy)
+        for part in ("price", "position", "balance"):
+            await exchange.fault(ENDPOINTS[part], status=500)
+            assert (await receive(idle, "status", timeout_s=3))["stale"] == [part]
+            await exchange.heal()
+            assert (await receive(idle, "status", timeout_s=3))["stale"] == []
+
+
+async def test_a_hanging_call_makes_a_part_stale_by_age(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """Without any failure a part is told stale once it is too old, without an error, and its last value stays."""
+    gateway = await start_gateway(freshness={"stale_after_s": 0.8, "max_age_s": 0.1}, bybit={"call_timeout_s": 30.0})
+    async with gateway.ws_connect(f"{BTC}?interval=0.4") as ws:
+        healthy = await receive(ws)
+        await exchange.fault("wallet", hang=True)
+        status = await receive(ws, "status")
+        assert (status["stale"], status["error"]) == (["balance"], None)
+        old = await receive(ws)
+        assert old["stale"] == ["balance"]
+        assert old["balance"] == healthy["balance"]
+        assert old["age_ms"]["balance"] > 800
+        await exchange.heal()
+        while (await receive(ws, "status"))["stale"]:
+            pass
+        assert (await receive(ws))["stale"] == []
+
+
+async def test_between_its_questions_a_hanging_call_is_told_when_it_is_overdue(
+    start_gateway: StartGateway, exchange: Exchange
+) -> None:
+    """A session that has asked and got no answer is told when its part becomes too old, before it asks again."""
+    gateway = await start_gateway(freshness={"stale_after_s": 1.5, "max_age_s": 0.01}, bybit={"call_timeout_s": 30.0})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        first = await receive(ws)
+    await eventually(lambda: _age_s(first) > 0.1)
+    await exchange.fault("tickers", hang=True)
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        snapshot = await receive(ws)  # after the first wait of nearly a second: the price is old, but not yet stale
+        assert snapshot["stale"] == []
+        status = await receive(ws, "status", timeout_s=3)
+    assert (status["stale"], status["error"]) == (["price"], None)
+    assert 1_500 <= status["timestamp_ms"] - snapshot["timestamp_ms"] + snapshot["age_ms"]["price"] < 1_700
+
+
+async def test_a_healthy_session_is_not_told_stale_between_its_ticks(start_gateway: StartGateway) -> None:
+    """Readings grow older than the limit between two questions, and that is as it should be: no status at all."""
+    gateway = await start_gateway(freshness={"stale_after_s": 0.2, "max_age_s": 0.1})
+    async with gateway.ws_connect(f"{BTC}?interval=0.6") as ws:
+        messages = await collect(ws, 1.6)
+    assert {message["type"] for message in messages} == {"snapshot"}
+    assert len(messages) >= 3
+    assert all(message["stale"] == [] for message in messages)
+
+
+async def test_only_what_failed_is_told_between_the_ticks(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """Another's call under way makes nothing stale for one that waits for its next tick, whatever else fails then."""
+    gateway = await start_gateway(freshness={"stale_after_s": 0.3, "max_age_s": 0.1})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as idle:
+        first = await receive(idle)
+        await eventually(lambda: _age_s(first) > 0.5)
+        await exchange.fault("tickers", latency_s=0.5)
+        await exchange.fault("position", latency_s=0.5)
+        await exchange.fault("wallet", status=500)
+        async with gateway.ws_connect(f"{BTC}?interval=60") as other:
+            assert (await receive(idle, "status"))["stale"] == ["balance"]
+            await receive(other)
+            await exchange.heal()
+            async with gateway.get("/balance?max_age_ms=0") as response:
+                await response.read()
+        assert [message["stale"] for message in await collect(idle, 0.6) if message["type"] == "status"] in ([], [[]])
+
+
+def _age_s(snapshot: dict[str, Any]) -> float:
+    import time
+
+    return time.time() - snapshot["timestamp_ms"] / 1000
+
+
+async def test_an_answer_that_came_too_late_does_not_hide_the_next(
+    start_gateway: StartGateway, exchange: Exchange
+) -> None:
+    """A reading that is stale on arrival heals nothing; the next good one is told to a session that waits."""
+    gateway = await start_gateway(freshness={"stale_after_s": 0.3, "max_age_s": 0.1}, bybit={"call_timeout_s": 30.0})
+    await exchange.fault("tickers", latency_s=1.6, times=1)
+    async with gateway.ws_connect(f"{BTC}?interval=0.2") as busy:
+        asked_at = now()
+        await eventually(lambda: now() > asked_at + 0.3)
+        async with gateway.ws_connect(f"{BTC}?interval=60") as idle:
+            assert (await receive(idle))["current_price"] is None
+            assert (await receive(idle, "status"))["stale"] == ["price"]
+            assert (await receive(idle, "status", timeout_s=3))["stale"] == []
+            await receive(busy)
+
+
+async def test_without_keys_there_is_market_data_only(start_gateway: StartGateway) -> None:
+    """Positions and balance are null and stale, the status says why and that it will not pass, and prices flow."""
+    gateway = await start_gateway(bybit={"api_key": None, "api_secret": None})
+    async with gateway.ws_connect(f"{BTC}?interval=0.3") as ws:
+        first = await receive(ws)
+        assert first["stale"] == ["position", "balance"]
+        assert (first["has_position"], first["positions"], first["balance"]) == (None, None, None)
+        assert first["age_ms"]["position"] is first["age_ms"]["balance"] is None
+        assert first["current_price"] is not None
+        error = (await receive(ws, "status"))["error"]
+        assert (error["code"], error["reason"]) == ("upstream_unavailable", "credentials_missing")
+        assert error["temporary"] is False
+        later = await collect(ws, 1.0)
+        assert {message["type"] for message in later} == {"snapshot"}
+
+
+async def test_everything_comes_back_with_the_exchange(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """A gateway that starts while the exchange resets every call serves nulls, and heals when it is back."""
+    await exchange.fault("*", reset=True)
+    gateway = await start_gateway()
+    for interval in ("0.2", "0"):
+        async with gateway.ws_connect(f"{BTC}?interval={interval}") as ws:
+            first = await receive(ws)
+            assert first["stale"] == ["position", "balance", "price"]
+            assert first["positions"] is first["balance"] is first["ticker"] is None or interval == "0"
+            await exchange.heal()
+            while (await receive(ws, "status"))["stale"]:
+                pass
+            whole = await receive(ws)
+            assert whole["stale"] == []
+            assert None not in (whole["positions"], whole["balance"], whole["current_price"], whole["has_position"])
+            await exchange.fault("*", reset=True)
+            while len((await receive(ws, "status"))["stale"]) < 3:
+                pass
+
+
+async def test_each_list_is_told_once(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """However long a failure lasts, its status is sent once; what it says is what the snapshots say."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
+        await receive(ws)
+        await exchange.fault("wallet", status=500)
+        messages = await collect(ws, 1.2)
+    statuses = [message["stale"] for message in messages if message["type"] == "status"]
+    assert statuses == [["balance"]]
+    assert messages[-1]["stale"] == ["balance"]
+
+
+# Heartbeats
+
+
+@pytest.fixture
+def fast_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats after 0.3 s of nothing instead of 15."""
+    monkeypatch.setattr("server.realtime.session.HEARTBEAT_S", 0.3)
+
+
+@pytest.mark.usefixtures("fast_heartbeat")
+@pytest.mark.parametrize("interval", ["60", "0"])
+async def test_a_quiet_socket_has_a_heartbeat(start_gateway: StartGateway, exchange: Exchange, interval: str) -> None:
+    """When nothing was sent for a while a heartbeat is, again and again, with what is stale."""
+    await exchange.freeze(1_732_280_123_456)
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval={interval}") as ws:
+        stamps = [(await receive(ws))["timestamp_ms"]]
+        for _ in range(3):
+            beat = await receive(ws, "heartbeat")
+            assert list(beat) == ["type", "timestamp_ms", "stale"]
+            assert beat["stale"] == {}
+            stamps.append(beat["timestamp_ms"])
+        assert all(after - before >= 290 for before, after in pairwise(stamps))
+        await exchange.fault("wallet", status=500)
+        async with gateway.get("/balance?max_age_ms=0") as response:
+            await response.read()
+        assert (await receive(ws, "status"))["stale"] == ["balance"]
+        assert (await receive(ws, "heartbeat"))["stale"] == {"positions:BTCUSDT": ["balance"]}
+
+
+@pytest.mark.usefixtures("fast_heartbeat")
+async def test_a_busy_socket_has_no_heartbeat(start_gateway: StartGateway) -> None:
+    """Snapshots and answers put the heartbeat off."""
+    gateway = await start_gateway(websocket={"messages_per_s": 100})
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as busy, gateway.ws_connect(f"{BTC}?interval=60") as asking:
+        await receive(asking)
+        kinds, end = set(), now() + 0.9
+        while (sent_at := now()) < end:
+            await asking.send_json({"op": "ping"})
+            kinds.add((await asking.receive_json())["type"])
+            await eventually(lambda sent_at=sent_at: now() > sent_at + 0.05)  # type: ignore[misc]
+        assert kinds == {"pong"}
+        assert {message["type"] for message in await collect(busy, 0.6)} == {"snapshot"}
+
+
+@pytest.mark.usefixtures("fast_heartbeat")
+async def test_heartbeats_go_on_for_a_reader_that_stops(start_gateway: StartGateway) -> None:
+    """Heartbeats that a slow reader cannot take are dropped, and the session goes on without spinning."""
+    gateway = await start_gateway(websocket={"high_water_bytes": 1024, "slow_limit_s": 60.0})
+    async with raw(gateway, f"{BTC}?interval=60", small=True) as client:
+        await client.message()
+        narrow(gateway)
+        session = only(gateway)
+        (transport,) = gateway.app[LOAD].sockets.values()
+        transport.write(b"\x8a\x00" * 100_000)  # unasked pongs: they may always be sent
+        sent, started = session.outbox.frames_sent, now()
+        assert transport.get_write_buffer_size() > 1024
+        await eventually(lambda: now() > started + 0.8)
+        assert session.outbox.frames_sent == sent
+        assert (await client.message("heartbeat"))["type"] == "heartbeat"
+
+
+# Messages
+
+
+async def test_ping_is_answered_with_its_id(start_gateway: StartGateway) -> None:
+    """A pong has the id that was given, of whichever kind, and the time."""
+    gateway = await start_gateway(websocket={"messages_per_s": 100})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        for number in (1, 0, -(2**53), 2**63, "a-1", "", "ü", None):
+            await ws.send_json({"op": "ping", "id": number})
+            pong = await receive(ws, "pong")
+            assert list(pong) == ["type", "id", "timestamp_ms"]
+            assert pong["id"] == number
+        await ws.send_json({"op": "ping"})
+        assert (await receive(ws, "pong"))["id"] is None
+
+
+BAD_MESSAGES = [
+    "",
+    "nonsense",
+    "{",
+    '{"op":"ping"',
+    "[]",
+    "null",
+    "1",
+    '"ping"',
+    "{}",
+    '{"op":null}',
+    '{"op":1}',
+    '{"op":["ping"]}',
+    '{"op":"ping","id":{}}',
+    '{"op":"ping","id":1.5}',
+    '{"op":"ping","id":true}',
+    '{"op":"ping","id":' + "9" * 5000 + "}",
+    '{"op":"auth","token":5}',
+    '{"op":"ping","id":"\\ud800"}',
+    '{"op":"ping","x":' + "[" * 7000,
+    "[" * 16000,
+    b"\x00\xff",
+    b'{"op":"ping"}',
+]
+
+
+async def test_a_bad_message_is_answered_and_the_socket_lives_on(start_gateway: StartGateway) -> None:
+    """No JSON, JSON of other types, and binary messages get an error frame each; the next ping its pong."""
+    gateway = await start_gateway(websocket={"messages_per_s": 1000})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        for message in BAD_MESSAGES:
+            await (ws.send_bytes(message) if isinstance(message, bytes) else ws.send_str(message))
+            error = json.loads((await ws.receive()).data)
+            assert list(error) == ["type", "id", "code", "detail"], message
+            assert (error["type"], error["id"], error["code"]) == ("error", None, "invalid_message")
+            assert error["detail"]
+            await ws.send_json({"op": "ping", "id": 7})
+            assert (await receive(ws, "pong"))["id"] == 7
+
+
+async def test_an_unknown_operation_is_named(start_gateway: StartGateway) -> None:
+    """The error has the id and says what is allowed; a long name is cut."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        for operation in ("subscribe", "PING", "x" * 5000):
+            await ws.send_json({"op": operation, "id": 3, "more": [1]})
+            error = await receive(ws, "error")
+            assert (error["id"], error["code"]) == (3, "invalid_op")
+            assert operation[:40] in error["detail"]
+            assert "ping, auth" in error["detail"]
+            assert len(error["detail"]) < 120
+
+
+async def test_auth_is_acknowledged_where_no_token_is_needed(start_gateway: StartGateway) -> None:
+    """Whoever authenticates all the same is told that it is fine."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        await ws.send_json({"op": "auth", "id": "x", "token": "whatever"})
+        assert await receive(ws, "ack") == {"type": "ack", "id": "x", "op": "auth"}
+
+
+async def test_a_message_over_the_limit_ends_the_socket(start_gateway: StartGateway) -> None:
+    """A message as long as allowed is answered, one byte more is 1009."""
+    gateway = await start_gateway(websocket={"message_bytes": 300})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        await ws.send_str('{"op":"ping","id":"' + "x" * (300 - 21) + '"}')
+        assert (await receive(ws, "pong"))["id"] == "x" * 279
+        await ws.send_str('{"op":"ping","id":"' + "x" * (301 - 21) + '"}')
+        assert (await closing(ws))[0] == 1009
+    await settled(gateway)
+
+
+async def test_a_flood_ends_the_socket(start_gateway: StartGateway) -> None:
+    """As many messages a second as allowed are answered; one more is 1008 with the limit in its reason."""
+    gateway = await start_gateway(websocket={"messages_per_s": 5})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        for number in range(6):
+            await ws.send_json({"op": "ping", "id": number})
+        for number in range(5):
+            assert (await receive(ws, "pong"))["id"] == number
+        code, reason = await closing(ws)
+        assert code == 1008
+        assert "5 messages" in reason
+    await settled(gateway)
+
+
+async def test_messages_within_the_rate_are_no_flood(start_gateway: StartGateway) -> None:
+    """The allowance comes back with time."""
+    gateway = await start_gateway(websocket={"messages_per_s": 20})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        await receive(ws)
+        for number in range(40):
+            sent_at = now()
+            await ws.send_json({"op": "ping", "id": number})
+            assert (await receive(ws, "pong"))["id"] == number
+            await eventually(lambda sent_at=sent_at: now() > sent_at + 0.03)  # type: ignore[misc]
+
+
+async def test_a_flood_of_garbage_counts_too(start_gateway: StartGateway) -> None:
+    """Messages that cannot be obeyed use up the allowance as well."""
+    gateway = await start_gateway(websocket={"messages_per_s": 3})
+    async with raw(gateway, f"{BTC}?interval=60") as client:
+        await client.message()
+        for _ in range(50):
+            await client.send(BINARY, b"x")
+        assert await client.close_code() == 1008
+    await settled(gateway)
+
+
+# Ends
+
+
+@pytest.mark.parametrize("interval", ["0.1", "0"])
+async def test_nothing_is_left_of_sockets_that_have_gone(start_gateway: StartGateway, interval: str) -> None:
+    """Closed, dropped or reset: afterwards there is no session, no place taken, no job, no task."""
+    gateway = await start_gateway(freshness={"live_poll_s": 0.05})
+    async with gateway.ws_connect(f"{BTC}?interval={interval}") as ws:
+        await receive(ws)
+    await settled(gateway)
+    before = asyncio.all_tasks()
+    async with gateway.ws_connect(f"{BTC}?interval={interval}") as ws:
+        await receive(ws)
+    clients = [await RawSocket.connect(gateway, f"{BTC}?interval={interval}") for _ in range(9)]
+    for client in clients:
+        await client.message()
+    assert len(gateway.app[HUB]) == len(gateway.app[LOAD].sockets) == 9
+    for client in clients[:3]:
+        client.reset()
+    for client in clients[3:6]:
+        client.close()
+    for client in clients[6:]:
+        await client.send(CLOSE, b"\x03\xe8")
+        assert await client.close_code() == 1000
+        client.close()
+    await settled(gateway)
+    await only_left(before)
+
+
+async def test_clients_may_vanish_before_their_first_snapshot(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """A session that ends while its first answer is under way leaves nothing behind, and the call goes on alone."""
+    await exchange.fault("tickers", hang=True)
+    gateway = await start_gateway(bybit={"call_timeout_s": 30.0})
+    clients = [await RawSocket.connect(gateway, f"{BTC}?interval={interval}") for interval in ("0", "1", "60")]
+    await eventually(lambda: len(gateway.app[HUB]) == 3)
+    clients[0].reset()
+    clients[1].close()
+    await clients[2].send(CLOSE, b"")
+    await settled(gateway, timeout_s=0.8)
+    clients[2].close()
+    await exchange.heal()
+
+
+async def test_silence_ends_the_session(start_gateway: StartGateway) -> None:
+    """A client that answers no protocol ping is let go after one and a half heartbeats, quietly."""
+    gateway = await start_gateway(websocket={"heartbeat_s": 0.3})
+    async with gateway.ws_connect(f"{BTC}?interval=60") as alive, raw(gateway, f"{BTC}?interval=60") as client:
+        reading = asyncio.create_task(collect(alive, 1.2))  # reading is what answers pings
+        assert (await client.frame())[0] == TEXT
+        assert (await client.frame())[0] == PING
+        await eventually(lambda: len(gateway.app[HUB]) == 1, timeout_s=3)
+        assert await client.close_code() is None
+        assert {message["type"] for message in await reading} == {"snapshot"}
+        assert len(gateway.app[HUB]) == 1
+    await settled(gateway)
+
+
+class Stalled:
+    """A gateway with one reader that has stopped and one that reads on."""
+
+    def __init__(self, gateway: Gateway, client: RawSocket) -> None:
+        self.gateway, self.client = gateway, client
+        self.session = only(gateway)
+        (self.transport,) = gateway.app[LOAD].sockets.values()
+
+    @property
+    def queued(self) -> int:
+        return self.transport.get_write_buffer_size()
+
+
+async def stalled(gateway: Gateway, client: RawSocket) -> Stalled:
+    """After the first snapshot: the kernel keeps little, and the client reads no more."""
+    await client.message()
+    narrow(gateway)
+    return Stalled(gateway, client)
+
+
+async def test_a_reader_that_stops_costs_itself_alone(start_gateway: StartGateway) -> None:
+    """Only the newest snapshot is kept for it, little is buffered, others keep their pace, and it catches up."""
+    gateway = await start_gateway(websocket={"high_water_bytes": 2048, "slow_limit_s": 60.0})
+    async with raw(gateway, "/ws/positions/XRPUSDT?interval=0.1", small=True) as client:
+        line = await stalled(gateway, client)
+        outbox = line.session.outbox
+        async with gateway.ws_connect("/ws/positions/XRPUSDT?interval=0.1") as other:
+            highest, stamps = 0, []
+            while outbox.frames_conflated < 10:
+                stamps.append((await receive(other))["timestamp_ms"])
+                highest = max(highest, line.queued)
+            assert highest < 2048 + 4096
+            assert max(after - before for before, after in pairwise(stamps)) < 400
+            newest = outbox._pending
+            assert newest is not None
+            sequences = []
+            while not sequences or sequences[-1] < newest.sequence:
+                sequences.append((await client.message())["seq"])
+            sequences += [(await client.message())["seq"] for _ in range(3)]
+        assert sequences == sorted(set(sequences))
+        assert max(after - before for before, after in pairwise(sequences)) > 10
+        assert outbox.last_sequence >= sequences[-1]
+    await settled(gateway)
+
+
+@pytest.fixture
+def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A farewell is given 0.3 s instead of one."""
+    monkeypatch.setattr("server.realtime.session.CLOSE_S", 0.3)
+
+
+@pytest.mark.usefixtures("short_farewell")
+async def test_too_slow_for_too_long_is_let_go(start_gateway: StartGateway) -> None:
+    """After slow_limit_s over high water the socket is closed, or aborted where it still reads nothing; bounded."""
+    gateway = await start_gateway(websocket={"high_water_bytes": 1024, "slow_limit_s": 0.3})
+    before = asyncio.all_tasks()
+    async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client:
+        line = await stalled(gateway, client)
+        await eventually(lambda: line.session.ws.closed)
+        assert line.queued > 1024
+        closed_at = now()
+        await settled(gateway)
+        assert now() - closed_at < 0.3 + 1.0
+        assert line.queued == 0
+        assert await client.close_code() in (None, 4408)
+    await only_left(before)
+
+
+async def test_a_slow_reader_that_wakes_up_is_told_why(start_gateway: StartGateway) -> None:
+    """Who reads again within the farewell finds 4408 after what was on its way."""
+    gateway = await start_gateway(websocket={"high_water_bytes": 1024, "slow_limit_s": 0.3})
+    async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client:
+        line = await stalled(gateway, client)
+        await eventually(lambda: line.session.ws.closed)
+        assert await client.close_code() == 4408
+    await settled(gateway)
+
+
+@pytest.mark.usefixtures("short_farewell")
+async def test_a_stalled_reader_does_not_outlive_its_own_mistake(start_gateway: StartGateway) -> None:
+    """A client that reads nothing and sends too large a message is let go, though it never reads its 1009."""
+    gateway = await start_gateway(websocket={"message_bytes": 256})
+    async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client:
+        line = await stalled(gateway, client)
+        line.transport.set_write_buffer_limits(1024)
+        await eventually(lambda: line.queued > 1024)
+        await client.send(TEXT, b"x" * 1000)
+        await eventually(lambda: line.session.ws.closed)
+        await settled(gateway, timeout_s=6)
+
+
+@pytest.mark.usefixtures("short_farewell")
+async def test_a_flood_of_pings_from_a_stalled_reader_ends(start_gateway: StartGateway) -> None:
+    """Pongs that are not read do not pile up: the socket is too slow like any other."""
+    gateway = await start_gateway(websocket={"high_water_bytes": 1024, "slow_limit_s": 0.3})
+    async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client:
+        line = await stalled(gateway, client)
+
+        async def flood() -> None:
+            while True:
+                await client.send(PING, b"x" * 125)
+
+        flooding = asyncio.create_task(flood())
+        highest = 0
+
+        def is_gone() -> bool:
+            nonlocal highest
+            highest = max(highest, line.queued)
+            return not len(gateway.app[HUB])
+
+        await eventually(is_gone)
+        await asyncio.wait({flooding})
+        assert isinstance(flooding.exception(), OSError)
+        assert highest < 400_000
+    await settled(gateway)
+
+
+async def test_an_unknown_symbol_is_found_out_when_the_list_comes(
+    start_gateway: StartGateway, exchange: Exchange
+) -> None:
+    """While there is no list a well-formed symbol is served; when it comes, what is not in it is 4404, live or not."""
+    await exchange.fault("instruments", hang=True)
+    gateway = await start_gateway(bybit={"call_timeout_s": 30.0}, freshness={"live_poll_s": 0.1})
+    async with (
+        gateway.ws_connect("/ws/positions/NOSUCH?interval=0.3") as polled,
+        gateway.ws_connect("/ws/positions/NOSUCH?interval=0") as live,
+        gateway.ws_connect("/ws/positions/BTCUSDT?interval=0") as good,
+    ):
+        for ws in (polled, live):
+            first = await receive(ws)
+            assert first["positions"] is first["current_price"] is None
+            assert first["stale"] == ["position", "price"]
+        await exchange.heal()
+        for ws in (polled, live):
+            code, reason = await closing(ws)
+            assert code == 4404
+            assert "NOSUCH" in reason
+        await receive(good)
+        await eventually(lambda: len(gateway.app[HUB]) == 1)
+    await settled(gateway)
+
+
+async def test_ending_twice_keeps_the_first_reason(start_gateway: StartGateway) -> None:
+    """The first reason to end is the one that is told, and both callers get the same farewell."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
+        await receive(ws)
+        session = only(gateway)
+        first = session.end(UnknownSymbol("the first"))
+        second = session.end(TooSlow("the second"))
+        assert first is second
+        assert await closing(ws) == (4404, "the first")
+        assert session.end(TooSlow("the third")) is first
+    await settled(gateway)
+
+
+async def test_a_session_that_ended_takes_nothing_more(start_gateway: StartGateway) -> None:
+    """Shown a frame, woken or made live after its end, a session does nothing and leaves nothing behind."""
+    gateway = await start_gateway(freshness={"live_poll_s": 0.05})
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
+        await receive(ws)
+        session = only(gateway)
+    await settled(gateway)
+    hub, sent = gateway.app[HUB], session.outbox.frames_sent
+    session.wake()
+    session.show(session._snapshots.frame("BTCUSDT", 1.0))
+    session.announce(("price",))
+    session.outbox.close()
+    hub.leave(session)
+    await session.finish()
+    await hub.go_live(session)
+    await eventually(lambda: "asker BTCUSDT" in jobs(gateway))
+    hub.leave(session)
+    await settled(gateway)
+    assert session.outbox.frames_sent == sent
+
+
+@pytest.fixture
+async def handled(aiohttp_client: Any) -> Any:
+    """A server whose handler upgrades, hands its socket over, and returns when told: it never receives."""
+    sockets: asyncio.Queue[tuple[web.WebSocketResponse, asyncio.Transport]] = asyncio.Queue()
+    done = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.WebSocketResponse:
+        ws = web.WebSocketResponse(compress=False, timeout=CLOSE_S)
+        await ws.prepare(request)
+        assert isinstance(request.transport, asyncio.Transport)
+        sockets.put_nowait((ws, request.transport))
+        await done.wait()
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    gateway = await aiohttp_client(app)
+    yield gateway, sockets
+    done.set()
+
+
+async def test_farewell_does_not_need_the_handler_to_receive(handled: Any) -> None:
+    """A socket whose handler is busy elsewhere is closed with its code, and the client's answer is waited for."""
+    gateway, sockets = handled
+    async with gateway.ws_connect("/") as ws:
+        server_ws, transport = await sockets.get()
+        reading = asyncio.create_task(closing(ws))
+        await farewell(server_ws, transport, GoingAway("leaving", retry_after_s=2))
+        assert await reading == (1001, "leaving; retry after 2 s")
+        assert transport.is_closing()
+
+
+async def test_farewell_is_bounded(handled: Any) -> None:
+    """A client that answers nothing is let go after the farewell's time, the close frame sent."""
+    gateway, sockets = handled
+    async with raw(gateway, "/") as client:
+        server_ws, transport = await sockets.get()
+        started = now()
+        await farewell(server_ws, transport, GoingAway("leaving"))
+        assert now() - started < CLOSE_S + 0.5
+        assert await client.close_code() == 1001
+
+
+async def test_farewell_never_raises(handled: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    """What goes wrong in closing is logged, and the connection is gone all the same."""
+    gateway, sockets = handled
+    async with raw(gateway, "/") as client:
+        _, transport = await sockets.get()
+        await farewell(web.WebSocketResponse(), transport, GoingAway("never prepared"))
+        assert transport.is_closing()
+        assert await client.close_code() is None
+
+
+async def test_sessions_that_come_and_go_at_once_leave_nothing(start_gateway: StartGateway) -> None:
+    """Many sockets that connect, read, and vanish in every way at the same time leave no trace."""
+    gateway = await start_gateway(freshness={"live_poll_s": 0.02})
+    before = asyncio.all_tasks()
+
+    async def visit(number: int) -> None:
+        async with raw(gateway, f"{BTC}?interval={('0', '0.1')[number % 2]}") as client:
+            for _ in range(number % 4):
+                await client.frame()
+            if number % 3 == 0:
+                client.reset()
+            elif number % 3 == 1:
+                await client.send(CLOSE, b"\x03\xe8")
+
+    for _ in range(3):
+        await asyncio.gather(*(visit(number) for number in range(40)))
+    await settled(gateway)
+    await only_left(before)
+
+
+async def test_a_bug_ends_the_session_without_details(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unexpected exception is 1011, says nothing of itself, and spares the other sessions' sockets."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect(f"{BTC}?interval=0.3") as ws, gateway.ws_connect(f"{BTC}?interval=60") as idle:
+        await receive(ws)
+        await receive(idle)
+        monkeypatch.setattr(Snapshots, "frame", _broken)
+        code, reason = await closing(ws)
+        assert code == 1011
+        assert "secret" not in reason
+        monkeypatch.undo()
+        await idle.send_json({"op": "ping"})
+        await receive(idle, "pong")
+    await settled(gateway)
+
+
+def _broken(*_: object) -> None:
+    raise RuntimeError("a secret detail")
+
+
+# Texts
+
+
+@given(detail=st.text(), retry=st.none() | st.floats(0, 1e9, allow_nan=False))
+@example("ü" * 200, 5.0)
+@example("𝄞" * 40, None)
+def test_close_reasons_fit_a_close_frame(detail: str, retry: float | None) -> None:
+    """A reason is at most 123 bytes of whole characters, begins as the detail does, and keeps when to come back."""
+    reason = close_reason(GatewayError(detail, retry_after_s=retry))
+    assert len(reason) <= 123
+    text = reason.decode()
+    if retry is None:
+        assert detail.startswith(text)
+    else:
+        said, _, rest = text.rpartition("; retry after ")
+        assert detail.startswith(said)
+        assert rest == f"{retry:g} s"
+    if len(detail.encode()) <= 80:
+        assert text.startswith(detail)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["op", "id", "token", "x"]), inner),
+    max_leaves=10,
+)
+
+
+def _parsed(text: str) -> ClientMessage | InvalidRequest:
+    try:
+        return parse_message(text)
+    except InvalidRequest as error:
+        return error
+
+
+@given(st.text() | JSON.map(json.dumps))
+@example('{"op":"ping","id":' + "9" * 5000 + "}")
+@example('{"op":"\\udc80"}')
+def test_any_text_is_a_message_or_a_bad_request(text: str) -> None:
+    """Whatever comes is parsed or refused, nothing else; what is parsed can be said back."""
+    parsed = _parsed(text)
+    if isinstance(parsed, InvalidRequest):
+        assert parsed.parameter == "message"
+        assert parsed.detail
+        return
+    document = json.loads(text)
+    assert (parsed.op, parsed.id) == (document["op"], document.get("id"))
+    assert msgspec.json.decode(msgspec.json.encode(parsed.id)) == parsed.id
+
+
+@given(op=st.text(), number=st.none() | st.integers(-(2**63), 2**64 - 1) | st.text(), token=st.none() | st.text())
+def test_good_messages_are_taken_as_they_are(op: str, number: int | str | None, token: str | None) -> None:
+    """Operation, id and token come through, and unknown fields do no harm."""
+    text = json.dumps({"op": op, "id": number, "token": token, "more": {"op": 1}})
+    assert parse_message(text) == ClientMessage(op, number, token)
+
+
+def test_aiohttp_is_what_was_measured() -> None:
+    """The closing of sockets leans on this version's ways."""
+    assert tuple(int(part) for part in aiohttp.__version__.split(".")[:2]) >= (3, 14)
