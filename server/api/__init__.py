@@ -1,0 +1,1 @@
+"""The outside: REST routes, WebSocket routes, and what stands before them."""

@@ -1,0 +1,21 @@
+"""What the handlers find in the application, by typed keys."""
+
+from aiohttp import web
+
+from ..bybit.client import BybitClient
+from ..market.feeds import Feeds
+from ..market.symbols import Symbols
+from ..realtime.hub import Hub
+from ..realtime.snapshots import Snapshots
+from ..settings import Settings
+from .auth import Access
+from .load import Load
+
+SETTINGS = web.AppKey("SETTINGS", Settings)
+CLIENT = web.AppKey("CLIENT", BybitClient)
+FEEDS = web.AppKey("FEEDS", Feeds)
+SYMBOLS = web.AppKey("SYMBOLS", Symbols)
+SNAPSHOTS = web.AppKey("SNAPSHOTS", Snapshots)
+HUB = web.AppKey("HUB", Hub)
+ACCESS = web.AppKey("ACCESS", Access)
+LOAD = web.AppKey("LOAD", Load)

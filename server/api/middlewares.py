@@ -1,0 +1,114 @@
+"""What every request passes: its id and log line, its errors as problems, the limits, and the guards."""
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from ..errors import GatewayError, InternalError, TooLarge
+from ..telemetry import Sampler, get_logger
+from .auth import Access, bearer
+from .keys import ACCESS, LOAD, SETTINGS
+from .problems import of_http, problem
+
+log = get_logger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("REQUEST_ID", str)
+
+OPEN_PATHS = frozenset(("/", "/livez", "/readyz"))
+SLOW_S = 0.25
+LINES_PER_S = 50
+
+is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+
+
+def tracing(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The outermost: gives each request an id, turns what is raised into a problem, and logs its end.
+
+    A line for each request would cost most of the throughput: what is fine and fast is sampled, and the next line
+    says how many went without one. Slow ones and errors always have theirs.
+    """
+    sampler = Sampler(LINES_PER_S)
+
+    @web.middleware
+    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = clock()
+        given = request.headers.get("X-Request-ID", "")
+        request_id = given if is_request_id(given) else uuid.uuid4().hex
+        request[REQUEST_ID] = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        response = await _answered(request, handler, request_id)
+        if not response.prepared:
+            response.headers["X-Request-ID"] = request_id
+            _log_end(request, response.status, clock() - started, sampler)
+        return response
+
+    return trace
+
+
+async def _answered(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except GatewayError as error:
+        return problem(error, request_id)
+    except web.HTTPException as error:
+        return problem(of_http(error), request_id)
+    except Exception:
+        log.exception("request_crashed", method=request.method, path=request.path)
+        return problem(InternalError("a bug of the gateway; its log has it under this request id"), request_id)
+
+
+def _log_end(request: web.Request, status: int, duration_s: float, sampler: Sampler) -> None:
+    is_noteworthy = status >= 400 or duration_s > SLOW_S
+    unlogged = sampler.admit() if not is_noteworthy else 0
+    if unlogged is None:
+        return
+    write = log.warning if status >= 500 else log.info
+    more = {"unlogged": unlogged} if unlogged else {}
+    # The path alone: a query may hold what somebody should not have put there.
+    write(
+        "request_ended",
+        method=request.method,
+        path=request.path,
+        status=status,
+        duration_ms=round(duration_s * 1000, 2),
+        remote=request.remote,
+        **more,
+    )
+
+
+@web.middleware
+async def guarding(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Host and Origin before anything else; a token for all but the open paths; sockets ask for theirs themselves."""
+    access: Access = request.app[ACCESS]
+    access.check_host(request)
+    access.check_origin(request)
+    if request.path not in OPEN_PATHS and not is_socket(request):
+        access.admit(bearer(request))
+    return await handler(request)
+
+
+@web.middleware
+async def limiting(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """At most so many requests in progress, none with too large a body. Sockets have their own limit."""
+    if is_socket(request):
+        return await handler(request)
+    limit = request.app[SETTINGS].server.body_bytes
+    if (request.content_length or 0) > limit:
+        raise TooLarge(f"the request's body is over {limit} bytes")
+    load = request.app[LOAD]
+    load.take_request()
+    try:
+        return await handler(request)
+    finally:
+        load.requests -= 1
+
+
+def is_socket(request: web.Request) -> bool:
+    """Whether the request went to a WebSocket route."""
+    return request.path == "/ws" or request.path.startswith("/ws/")

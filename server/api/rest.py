@@ -1,0 +1,197 @@
+"""REST routes for data: parse, ask the feeds, answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ..errors import InvalidRequest
+from ..market.candles import without_forming
+from ..market.indicators import Computed, Question, compute, parse_names
+from ..market.symbols import LIST_AGE_S
+from ..models import Candles, Kind, Reading, Topic, open_positions
+from .answers import answer
+from .keys import FEEDS, SETTINGS, SYMBOLS
+from .parameters import CATEGORIES, Parameters
+
+routes = web.RouteTableDef()
+
+PATIENCE_S = 0.5
+"""How old a call under way may grow before those who wait for it are answered with what is in hand."""
+
+FRESHNESS = ("max_age_ms", "require_fresh")
+MEMO_ENTRIES = 64
+
+Body = Callable[[Any], dict[str, Any]]
+
+
+async def reading_answer(request: web.Request, topic: Topic, parameters: Parameters, body: Body) -> web.Response:
+    """The answer whose own fields are `body` of the topic's value, as fresh as `parameters` ask for."""
+    settings = request.app[SETTINGS]
+    max_age_s = parameters.max_age_s(settings.freshness.max_age_s)
+    require_fresh = parameters.boolean("require_fresh")
+    part = await request.app[FEEDS].read(
+        topic, max_age_s=max_age_s, patience_s=PATIENCE_S, timeout_s=settings.bybit.call_timeout_s
+    )
+    assert part.reading is not None, "read raises where there is none"
+    return answer(request, topic.kind, part, max_age_s, body(part.reading.value), require_fresh=require_fresh)
+
+
+async def symbol_of(request: web.Request, category: str) -> str:
+    """The route's symbol, if the exchange has it."""
+    symbol = request.match_info["symbol"]
+    await request.app[SYMBOLS].require(symbol, category)
+    return symbol
+
+
+def category_of(request: web.Request) -> str:
+    """The category of positions, the default of everything else."""
+    return request.app[SETTINGS].bybit.category.value
+
+
+@routes.get("/price/{symbol}")
+async def price(request: web.Request) -> web.Response:
+    """The ticker of one symbol."""
+    parameters = Parameters(request.query, ("category", *FRESHNESS))
+    category = parameters.choice("category", category_of(request), CATEGORIES)
+    symbol = await symbol_of(request, category)
+    return await reading_answer(
+        request,
+        Topic(Kind.TICKER, symbol, category=category),
+        parameters,
+        lambda ticker: {"symbol": symbol, "category": category, **msgspec.structs.asdict(ticker)},
+    )
+
+
+@routes.get("/positions")
+async def positions(request: web.Request) -> web.Response:
+    """Every open position."""
+    parameters = Parameters(request.query, FRESHNESS)
+    topic = Topic(Kind.POSITIONS, category=category_of(request))
+    return await reading_answer(request, topic, parameters, _positions_body)
+
+
+@routes.get("/positions/{symbol}")
+async def position(request: web.Request) -> web.Response:
+    """The open positions of one symbol: none when flat, two in hedge mode."""
+    parameters = Parameters(request.query, FRESHNESS)
+    category = category_of(request)
+    symbol = await symbol_of(request, category)
+    topic = Topic(Kind.POSITION, symbol, category=category)
+    return await reading_answer(request, topic, parameters, lambda rows: {"symbol": symbol, **_positions_body(rows)})
+
+
+def _positions_body(rows: Any) -> dict[str, Any]:
+    listed = open_positions(rows)
+    return {"positions": listed, "has_position": bool(listed)}
+
+
+@routes.get("/balance")
+async def balance(request: web.Request) -> web.Response:
+    """The unified account."""
+    parameters = Parameters(request.query, FRESHNESS)
+    return await reading_answer(request, Topic(Kind.WALLET), parameters, msgspec.structs.asdict)
+
+
+@routes.get("/klines/{symbol}")
+async def klines(request: web.Request) -> web.Response:
+    """The last candles of one symbol, oldest first, the forming one among them."""
+    parameters = Parameters(request.query, ("interval", "limit", "category", *FRESHNESS))
+    limit = parameters.integer("limit", 200, 1, 1000)
+    topic = await _kline_topic(request, parameters)
+
+    def body(candles: Candles) -> dict[str, Any]:
+        return {
+            "symbol": topic.symbol,
+            "category": topic.category,
+            "interval": topic.interval,
+            "candles": [(int(row[0]), *row[1:]) for row in candles.rows[-limit:]],
+            "closed": candles.last_closed,
+        }
+
+    return await reading_answer(request, topic, parameters, body)
+
+
+async def _kline_topic(request: web.Request, parameters: Parameters) -> Topic:
+    category = parameters.choice("category", category_of(request), CATEGORIES)
+    interval = parameters.interval("240")
+    return Topic(Kind.KLINE, await symbol_of(request, category), interval, category)
+
+
+@routes.get("/symbols")
+async def symbols(request: web.Request) -> web.Response:
+    """The exchange's instruments of one category."""
+    parameters = Parameters(request.query, ("category",))
+    category = parameters.choice("category", category_of(request), CATEGORIES)
+    part = await request.app[SYMBOLS].listing(category)
+    reading: Reading[Any] | None = part.reading
+    assert reading is not None, "listing raises where there is none"
+    body = {"category": category, "symbols": list(reading.value.values())}
+    return answer(request, Kind.INSTRUMENTS, part, LIST_AGE_S, body)
+
+
+@routes.get("/indicators/{symbol}")
+async def indicators(request: web.Request) -> web.Response:
+    """The classic set, or the indicators asked for by name, over the last 1,000 candles."""
+    allowed = ("interval", "category", "names", "results", "backtrack", "closed", "chart", *FRESHNESS)
+    parameters = Parameters(request.query, allowed)
+    limits = request.app[SETTINGS].indicators
+    parameters.choice("chart", "candles", ("candles",))
+    names = parameters.text("names", "")
+    questions = parse_names(names, max_names=limits.max_names) if "names" in request.query else None
+    results = parameters.integer("results", 1, 1, limits.max_results)
+    backtrack = parameters.integer("backtrack", 0, 0, limits.candles - 1)
+    closed = parameters.boolean("closed")
+    topic = await _kline_topic(request, parameters)
+    return await reading_answer(
+        request,
+        topic,
+        parameters,
+        lambda candles: _indicators_body(topic, candles, questions, closed, results, backtrack),
+    )
+
+
+def _indicators_body(
+    topic: Topic, held: Candles, questions: tuple[Question, ...] | None, closed: bool, results: int, backtrack: int
+) -> dict[str, Any]:
+    candles, computed = _computed(held, questions, closed)
+    if results + backtrack > len(candles):
+        detail = f"results and backtrack reach over {results + backtrack} candles; there are {len(candles)}"
+        raise InvalidRequest("results", detail)
+    last = len(candles) - 1 - backtrack
+    body = {
+        "symbol": topic.symbol,
+        "category": topic.category,
+        "interval": topic.interval,
+        "candle_count": len(candles),
+        "candle_closed": backtrack > 0 or candles.last_closed,
+        "data": {**_candle(candles, last), **computed.at(last)},
+    }
+    if results > 1:
+        window = slice(last + 1 - results, last + 1)
+        body["series"] = {"open_time_ms": candles.open_times_ms[window].tolist(), **computed.span(window)}
+    return body
+
+
+def _computed(held: Candles, questions: tuple[Question, ...] | None, closed: bool) -> tuple[Candles, Computed]:
+    """The candles to look at, and the answers over them; both remembered with the candles that are held."""
+    key = (closed, questions)
+    known: tuple[Candles, Computed] | None = held.computed.get(key)
+    if known is None:
+        candles = without_forming(held) if closed else held
+        if len(held.computed) >= MEMO_ENTRIES:
+            held.computed.clear()
+        known = held.computed[key] = (candles, compute(candles, questions))
+    return known
+
+
+def _candle(candles: Candles, index: int) -> dict[str, Any]:
+    return {
+        "open_time_ms": int(candles.open_times_ms[index]),
+        "open_price": float(candles.open[index]),
+        "high_price": float(candles.high[index]),
+        "low_price": float(candles.low[index]),
+        "close_price": float(candles.close[index]),
+        "volume": float(candles.volume[index]),
+    }

@@ -1,0 +1,162 @@
+"""WebSocket routes: admission, and one session per socket."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from aiohttp import WSMessage, WSMsgType, web
+from aiojobs.aiohttp import spawn
+
+from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated, UnknownSymbol
+from ..market.symbols import check_form
+from ..realtime.frames import message_frame
+from ..realtime.session import CLOSE_CODE, CLOSE_S, Session, farewell, parse_message
+from ..telemetry import get_logger
+from .auth import bearer
+from .keys import ACCESS, HUB, LOAD, SETTINGS, SNAPSHOTS, SYMBOLS
+from .parameters import Parameters
+
+routes = web.RouteTableDef()
+
+log = get_logger(__name__)
+
+
+@routes.get("/ws/positions/{symbol}")
+async def positions(request: web.Request) -> web.StreamResponse:
+    """Position, balance and price of one symbol, pushed at an interval or live."""
+    ws = await _upgraded(request)
+    if (transport := request.transport) is None:
+        return ws  # gone already
+    load = request.app[LOAD]
+    started, session = time.monotonic(), None
+    try:
+        load.take_socket(ws, transport)
+        try:
+            await _authenticated(request, ws, transport)
+            session = _session(request, ws, transport)
+            await _serve(request, session)
+        finally:
+            del load.sockets[ws]
+    except GatewayError as error:
+        await asyncio.wait({farewell(ws, transport, error)})
+    except Exception:
+        log.exception("connection_crashed", path=request.path)
+        await asyncio.wait({farewell(ws, transport, InternalError("a bug of the gateway"))})
+    _log_end(request, ws, session, time.monotonic() - started)
+    return ws
+
+
+async def _upgraded(request: web.Request) -> web.WebSocketResponse:
+    settings = request.app[SETTINGS].websocket
+    ws = web.WebSocketResponse(
+        timeout=CLOSE_S,
+        heartbeat=settings.heartbeat_s,
+        max_msg_size=settings.message_bytes + 1,  # the length that aiohttp refuses, not the longest it takes
+        compress=False,  # the frames are written whole and raw
+    )
+    if not ws.can_prepare(request):
+        raise InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade")
+    await ws.prepare(request)
+    return ws
+
+
+async def _authenticated(request: web.Request, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+    """Return once the socket has shown a token, by header or first message. Raises Unauthenticated."""
+    access = request.app[ACCESS]
+    if access.is_open or (token := bearer(request)) is not None:
+        return access.admit(None if access.is_open else token)
+    timeout_s = request.app[SETTINGS].websocket.auth_timeout_s
+    try:
+        # aiohttp's own timeout begins anew with every ping.
+        async with asyncio.timeout(timeout_s):
+            message = await ws.receive()
+    except TimeoutError:
+        raise Unauthenticated(f"no token within {timeout_s:g} s") from None
+    number = _admit_first(access.admit, message)
+    if ws.closed:
+        raise GoingAway("the socket was closed meanwhile")
+    transport.write(message_frame({"type": "ack", "id": number, "op": "auth"}))
+    return None
+
+
+def _admit_first(admit: Callable[[str], None], message: WSMessage) -> int | str | None:
+    if message.type is not WSMsgType.TEXT:
+        raise Unauthenticated("the first message has to be the auth operation")
+    try:
+        request = parse_message(message.data)
+    except InvalidRequest as error:
+        raise Unauthenticated("the first message has to be the auth operation") from error
+    if request.op != "auth" or request.token is None:
+        raise Unauthenticated("the first message has to be the auth operation with a token")
+    admit(request.token)
+    return request.id
+
+
+def _session(request: web.Request, ws: web.WebSocketResponse, transport: asyncio.Transport) -> Session:
+    """The session that the request's parameters describe. Raises InvalidRequest or UnknownSymbol."""
+    app = request.app
+    settings, freshness = app[SETTINGS].websocket, app[SETTINGS].freshness
+    parameters = Parameters(request.query, ("interval",))
+    interval_s = parameters.push_interval_s(settings.interval_s, settings.min_interval_s, settings.max_interval_s)
+    symbol, category = request.match_info["symbol"], app[SETTINGS].bybit.category.value
+    check_form(symbol)
+    symbols = app[SYMBOLS]
+    if symbols.known(symbol, category) is False:
+        raise UnknownSymbol(f"the exchange has no {category} symbol {symbol}")
+    return Session(
+        ws,
+        transport,
+        symbol=symbol,
+        interval_s=interval_s,
+        snapshots=app[SNAPSHOTS],
+        hub=app[HUB],
+        max_age_s=min(interval_s / 2, freshness.max_age_s) if interval_s else freshness.live_poll_s / 2,
+        settings=settings,
+        known=lambda symbol: symbols.known(symbol, category),
+        admit=app[ACCESS].admit,
+    )
+
+
+async def _serve(request: web.Request, session: Session) -> None:
+    """Run the session's job beside its listening, until the socket ends in whichever way."""
+    hub = request.app[HUB]
+    hub.join(session)
+    job = await spawn(request, _run(session))
+    try:
+        await session.listen()
+    finally:
+        hub.leave(session)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await job.close()
+        await session.finish()
+
+
+async def _run(session: Session) -> None:
+    try:
+        await session.run()
+    except GatewayError as error:
+        session.end(error)
+    except Exception:
+        log.exception("session_crashed", symbol=session.symbol)
+        session.end(InternalError("a bug of the gateway"))
+
+
+def _log_end(request: web.Request, ws: web.WebSocketResponse, session: Session | None, duration_s: float) -> None:
+    log.info(
+        "connection_ended",
+        path=request.path,
+        remote=request.remote,
+        code=ws.get(CLOSE_CODE, ws.close_code),
+        duration_s=round(duration_s, 3),
+        interval_s=session.interval_s if session else None,
+        frames=session.outbox.frames_sent if session else 0,
+        conflated=session.outbox.frames_conflated if session else 0,
+    )
+
+
+async def drain(app: web.Application) -> None:
+    """Close every socket with 1001, all at once; bounded by the farewell of one."""
+    app[LOAD].is_draining = True
+    gone = GoingAway("the gateway is restarting")
+    await asyncio.gather(*(farewell(ws, transport, gone) for ws, transport in app[LOAD].sockets.items()))

@@ -1,0 +1,106 @@
+"""The application: the only place that wires the parts together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+from aiojobs import Scheduler
+from aiojobs.aiohttp import get_scheduler_from_app
+from aiojobs.aiohttp import setup as setup_jobs
+
+from .api import keys, rest, system, ws
+from .api.auth import Access
+from .api.load import Load
+from .api.middlewares import guarding, limiting, tracing
+from .bybit.client import BybitClient
+from .market.candles import CandleCache
+from .market.feeds import SWEEP_S, Feeds
+from .market.symbols import Symbols
+from .models import Kind, Reading, Topic
+from .realtime.hub import Hub
+from .realtime.snapshots import Snapshots
+from .settings import Settings
+from .telemetry import get_logger
+
+log = get_logger(__name__)
+
+
+def create_app(settings: Settings) -> web.Application:
+    """The gateway as an aiohttp application; no I/O before it is started. The exchange's address has to be known."""
+    if settings.rest_url is None:
+        raise ValueError("the address of the simulator is not known: start it first and set bybit.rest_url")
+    app = web.Application(middlewares=(tracing(), guarding, limiting), client_max_size=settings.server.body_bytes)
+    app[keys.SETTINGS] = settings
+    app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
+    app[keys.LOAD] = Load(max_requests=settings.server.max_requests, max_sockets=settings.websocket.max_connections)
+    _wire_market(app, settings, settings.rest_url)
+    _wire_realtime(app, settings)
+    for table in (rest.routes, system.routes, ws.routes):
+        app.add_routes(table)
+    setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
+    app.cleanup_ctx.extend((_client, _feeds, _hub))
+    app.on_shutdown.append(ws.drain)
+    return app
+
+
+def _wire_market(app: web.Application, settings: Settings, rest_url: str) -> None:
+    client = BybitClient(settings.bybit, rest_url)
+    candles = CandleCache(client.klines)
+
+    async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
+        """Klines from what is missing in the cache, everything else from the client."""
+        klines = [topic for topic in topics if topic.kind is Kind.KLINE]
+        rest_of = topics.difference(klines)
+        readings: dict[Topic, Reading[Any]] = await client.fetch(rest_of) if rest_of else {}
+        readings.update(zip(klines, await asyncio.gather(*map(candles.fetch, klines)), strict=True))
+        return readings
+
+    app[keys.CLIENT] = client
+    app[keys.FEEDS] = feeds = Feeds(fetch, max_symbols=settings.freshness.max_symbols)
+    app[keys.SYMBOLS] = Symbols(feeds)
+
+
+def _wire_realtime(app: web.Application, settings: Settings) -> None:
+    app[keys.SNAPSHOTS] = snapshots = Snapshots(
+        app[keys.FEEDS],
+        exchange=settings.exchange,
+        category=settings.bybit.category.value,
+        epoch=app[keys.LOAD].epoch,
+        stale_after_s=settings.freshness.stale_after_s,
+    )
+    app[keys.HUB] = hub = Hub(snapshots, live_poll_s=settings.freshness.live_poll_s)
+    app[keys.FEEDS].watch(hub.changed)
+
+
+async def _client(app: web.Application) -> AsyncIterator[None]:
+    yield
+    await app[keys.CLIENT].close()
+
+
+async def _feeds(app: web.Application) -> AsyncIterator[None]:
+    """Ask for the list of symbols before anybody waits for it; forget idle feeds from time to time."""
+    feeds = app[keys.FEEDS]
+    app[keys.SYMBOLS].known("", app[keys.SETTINGS].bybit.category.value)
+    sweeper = asyncio.create_task(_sweep(feeds), name="sweeper")
+    yield
+    sweeper.cancel()
+    await asyncio.wait({sweeper})
+    await feeds.close()
+
+
+async def _sweep(feeds: Feeds) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_S)
+        feeds.sweep(force=True)
+
+
+async def _hub(app: web.Application) -> AsyncIterator[None]:
+    scheduler = get_scheduler_from_app(app)
+    assert scheduler is not None, "aiojobs is set up before the hub"
+    await app[keys.HUB].start(scheduler)
+    yield
+
+
+def _job_failed(_: Scheduler, context: dict[str, Any]) -> None:
+    log.error("job_crashed", job=str(context.get("job")), exc_info=context.get("exception"))
