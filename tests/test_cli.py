@@ -1,0 +1,196 @@
+"""The command line, from outside: start, settings, signals, secrets, and an end that hangs on nothing."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from server import __version__
+from server.simulator.child import API_KEY, API_SECRET
+from tests.conftest import Exchange, closing, receive
+from tests.processes import GatewayProcess, launch, running
+
+
+def keys(exchange: Exchange) -> dict[str, str]:
+    """The environment of a gateway on the test's exchange."""
+    return {
+        "BYBIT_ENVIRONMENT": "simulator",
+        "BYBIT_REST_URL": exchange.url,
+        "BYBIT_API_KEY": API_KEY,
+        "BYBIT_API_SECRET": API_SECRET,
+    }
+
+
+async def output(*arguments: str, **environment: str) -> tuple[int | None, str, str]:
+    """Exit code, stdout and stderr of a run that ends by itself."""
+    process = await launch(*arguments, **environment)
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_two_commands_are_enough() -> None:
+    """Without any setting it serves its own simulator: the first snapshot comes, and SIGTERM ends both with 0."""
+    async with running() as gateway, aiohttp.ClientSession(gateway.url) as http:
+        async with http.ws_connect("/ws/positions/BTCUSDT") as ws:
+            snapshot = await receive(ws)
+            assert (snapshot["exchange"], snapshot["stale"]) == ("simulator", [])
+        assert await gateway.end() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_ends_in_time_with_sockets_open_and_calls_hanging(exchange: Exchange, number: signal.Signals) -> None:
+    """With a call to the exchange hanging, every client sees 1001 and the process goes in time."""
+    await exchange.fault("position", hang=True)
+    async with running(**keys(exchange)) as gateway, aiohttp.ClientSession(gateway.url) as http:
+        sockets = [await http.ws_connect("/ws/positions/BTCUSDT?interval=0.5") for _ in range(5)]
+        asking = asyncio.create_task(http.get("/positions/BTCUSDT"))
+        for ws in sockets:
+            await receive(ws)
+        started = time.monotonic()
+        ending = asyncio.create_task(gateway.end(number))
+        assert [(await closing(ws))[0] for ws in sockets] == [1001] * 5
+        assert await ending == 0
+        assert time.monotonic() - started < 5
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert any('"stopped"' in line for line in gateway.lines)
+
+
+async def test_simulator_that_dies_comes_back() -> None:
+    """The simulator beside the gateway is started again at its address, and prices flow again by themselves."""
+    async with running() as gateway, aiohttp.ClientSession(gateway.url) as http:
+        started = next(line for line in gateway.lines if "simulator_started" in line)
+        assert "http://127.0.0.1:" in started
+        async with http.get("/price/BTCUSDT") as response:
+            assert response.status == 200
+        await stop_children(gateway)
+        assert (await gateway.line("simulator_ended"))["level"] == "warning"
+        async with asyncio.timeout(15):
+            while (await (await http.get("/price/BTCUSDT?max_age_ms=0")).json())["stale"]:
+                await asyncio.sleep(0.05)
+
+
+async def stop_children(gateway: GatewayProcess) -> None:
+    """End the gateway's child processes, by their ids."""
+    tasks = Path(f"/proc/{gateway.process.pid}/task")
+    children = await asyncio.to_thread(lambda: [path.read_text() for path in tasks.glob("*/children")])
+    pids = " ".join(children).split()
+    assert pids
+    for pid in pids:
+        os.kill(int(pid), signal.SIGKILL)
+
+
+async def test_version_and_check() -> None:
+    """--version tells it; --check prints the settings with secrets masked, and exits 0."""
+    assert await output("--version") == (0, f"{__version__}\n", "")
+    code, out, err = await output("--check", BYBIT_API_KEY="canary-key-1", BYBIT_API_SECRET="canary-secret-1")
+    assert (code, err) == (0, "")
+    assert "mainnet" in out
+    assert "canary" not in out
+
+
+async def test_every_error_at_once() -> None:
+    """Bad settings are all named, with what is allowed, and exit with 2 and no traceback."""
+    code, out, err = await output("--workers", "0", PORT="high", GATEWAY__SERVER__PROT="1", REDIS_URL="redis://x")
+    assert (code, out) == (2, "")
+    for name in ("--workers", "PORT", "GATEWAY__SERVER__PROT", "REDIS_URL"):
+        assert name in err
+    assert "Traceback" not in err
+
+
+async def test_port_in_use_is_said_plainly() -> None:
+    """An address that cannot be had is one clear line and exit code 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = await output("--port", str(taken.getsockname()[1]))
+    assert code == 1
+    assert "cannot_listen" in err
+    assert "Traceback" not in err
+
+
+async def test_production_refuses_to_start_open() -> None:
+    """Production without tokens does not start."""
+    code, _, err = await output("--profile", "production")
+    assert code == 2
+    assert "GATEWAY_TOKENS" in err
+
+
+async def test_production_runs_with_tokens(exchange: Exchange) -> None:
+    """Production with a token serves it, logs JSON, and lets nobody else in."""
+    environment = keys(exchange) | {"APP_ENV": "production", "GATEWAY_TOKENS": "canary-token-1", "HOST": "127.0.0.1"}
+    del environment["BYBIT_API_KEY"], environment["BYBIT_API_SECRET"]
+    async with running(**environment) as gateway, aiohttp.ClientSession(gateway.url) as http:
+        async with http.get("/price/BTCUSDT") as response:
+            assert response.status == 401
+        async with http.get("/price/BTCUSDT", headers={"Authorization": "Bearer canary-token-1"}) as response:
+            assert response.status == 200
+        assert await gateway.end() == 0
+        assert any("market_data_only" in line for line in gateway.lines)
+
+
+async def test_no_secret_reaches_the_log(exchange: Exchange) -> None:
+    """Keys and tokens appear in no line at any level, whatever fails, and in no answer."""
+    names = ("BYBIT_API_KEY", "BYBIT_API_SECRET", "GATEWAY_TOKENS")
+    canaries = dict(zip(names, ("canary-key-2", "canary-secret-2", "canary-token-2"), strict=True))
+    environment = keys(exchange) | canaries | {"LOG_LEVEL": "debug", "GATEWAY__BYBIT__CALL_TIMEOUT_S": "0.3"}
+    headers = {"Authorization": "Bearer canary-token-2"}
+    async with running(**environment) as gateway, aiohttp.ClientSession(gateway.url, headers=headers) as http:
+        answers = [await (await http.get(path)).text() for path in ("/balance", "/positions", "/health", "/nothing")]
+        refusal = {"ret_code": 1, "ret_msg": "canary-secret-2"}
+        for fault in ({"reset": True}, {"status": 403}, {"body": "canary-key-2"}, refusal):
+            await exchange.fault("*", **fault)
+            answers += [await (await http.get(path)).text() for path in ("/balance", "/price/BTCUSDT?max_age_ms=0")]
+            await exchange.heal()
+        async with http.ws_connect("/ws/positions/BTCUSDT?token=canary-token-2") as ws:
+            assert (await closing(ws))[0] == 4400
+        async with http.ws_connect("/ws/positions/BTCUSDT") as ws:
+            answers.append(str(await receive(ws, "status")))
+        assert await gateway.end() == 0
+        assert len(gateway.lines) > 10
+    assert "credentials_refused" in "".join(answers)
+    assert "canary" not in "".join(gateway.lines) + "".join(answers)
+
+
+async def test_log_that_nobody_reads_stalls_nothing(exchange: Exchange) -> None:
+    """With the log's pipe full, requests and sockets go on."""
+    process = await launch(**keys(exchange), LOG_LEVEL="debug", PORT=str(port := free_port()))
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            await until_alive(http)
+            for _ in range(1500):
+                async with http.get("/nothing") as response:
+                    assert response.status == 404
+            async with http.ws_connect("/ws/positions/BTCUSDT") as ws:
+                assert (await receive(ws))["stale"] == []
+        process.terminate()
+        async with asyncio.timeout(8):
+            _, err = await process.communicate()
+        assert process.returncode == 0
+        assert err
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        number: int = probe.getsockname()[1]
+        return number
+
+
+async def until_alive(http: aiohttp.ClientSession) -> None:
+    """Wait until the gateway answers."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                async with http.get("/livez"):
+                    return
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.05)
