@@ -1,16 +1,16 @@
 """Every way the gateway says no: one tree of errors, and one table of what the outside sees of each.
 
-    GatewayError
-    ├── InvalidRequest        the client asked for something that cannot be
-    ├── Unauthenticated · Forbidden · BadHost
-    ├── NotFound · UnknownSymbol · MethodNotAllowed · TooLarge
-    ├── InsufficientCandles · RateLimited · Overloaded
-    ├── TooManyConnections · MessageFlood · TooSlow · GoingAway      of sockets only
-    ├── InternalError         a bug of ours: named, never explained to the outside
-    └── ExchangeError         Bybit did not give what was asked
-        ├── ExchangeTimeout
-        └── ExchangeUnreachable · BadAnswer · ExchangeBusy · RateExceeded · AddressBanned
-            CredentialsMissing · CredentialsRefused · ClockSkew · CallRefused · StaleReading
+GatewayError
+├── InvalidRequest        the client asked for something that cannot be
+├── Unauthenticated · Forbidden · BadHost
+├── NotFound · UnknownSymbol · MethodNotAllowed · TooLarge
+├── InsufficientCandles · RateLimited · Overloaded
+├── TooManyConnections · MessageFlood · TooSlow · GoingAway      of sockets only
+├── InternalError         a bug of ours: named, never explained to the outside
+└── ExchangeError         Bybit did not give what was asked
+    ├── ExchangeTimeout
+    └── ExchangeUnreachable · BadAnswer · ExchangeBusy · RateExceeded · AddressBanned
+        CredentialsMissing · CredentialsRefused · ClockSkew · CallRefused · StaleReading
 """
 
 from typing import ClassVar, NamedTuple

@@ -5,8 +5,6 @@ call carries a Deadline, and whoever stops waiting cuts the call's connection; t
 whatever phase it hangs. Only name resolution cannot be cut: it is bounded by the resolver's own timeouts.
 """
 
-import errno
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -123,28 +121,28 @@ class _Watched(HTTPConnection):
         failure = OSError("the name has no address")
         found = socket.getaddrinfo(self._dns_host, self.port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in found:
-            sock = socket.socket(family, kind, protocol)
             try:
-                self._connect(sock, address)
-                return sock
+                return self._connected_to(address, family, kind, protocol)
             except OSError as error:
-                sock.close()
                 failure = error
         raise failure
 
-    def _connect(self, sock: socket.socket, address: Any) -> None:
-        for option in self.socket_options or ():
-            sock.setsockopt(*option)
-        sock.setblocking(False)
-        begun = sock.connect_ex(address)
-        if begun not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-            raise OSError(begun, os.strerror(begun))
-        _watch(sock)  # only now: to cut what has not begun to connect does nothing
-        if not wait_for_write(sock, self.timeout):
-            raise TimeoutError("no connection in time")
-        if failed := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(failed, os.strerror(failed))
-        sock.settimeout(self.timeout)
+    def _connected_to(self, address: Any, *kind: int) -> socket.socket:
+        sock = socket.socket(*kind)
+        try:
+            for option in self.socket_options or ():
+                sock.setsockopt(*option)
+            sock.setblocking(False)
+            sock.connect_ex(address)
+            _watch(sock)  # only now: to cut what has not begun to connect does nothing
+            if not wait_for_write(sock, self.timeout):
+                raise TimeoutError("no connection in time")
+            sock.getpeername()  # raises OSError where there is no connection
+            sock.settimeout(self.timeout)
+            return sock
+        except OSError:
+            sock.close()
+            raise
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:

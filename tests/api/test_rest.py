@@ -377,7 +377,7 @@ async def test_draining_is_unready(start_gateway: StartGateway) -> None:
     from server.api.keys import LOAD
 
     gateway = await start_gateway()
-    gateway.app[LOAD].is_draining = True  # type: ignore[index]
+    gateway.app[LOAD].is_draining = True
     await refused(gateway, "/readyz", 503, "going_away")
     assert (await ask(gateway, "/livez"))["status"] == "alive"
     assert (await ask(gateway, "/health"))["status"] == "draining"

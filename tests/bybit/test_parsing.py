@@ -170,7 +170,7 @@ def broken(draw: st.DrawFn, document: Document) -> Document:
         holder, key = draw(st.sampled_from(list(places(document)) or [({"": 0}, "")]))
         match draw(st.sampled_from(("replace", "drop", "double", "swap"))):
             case "replace":
-                holder[key] = draw(st.sampled_from(JUNK) | anything)
+                holder[key] = copy.deepcopy(draw(st.sampled_from(JUNK) | anything))
             case "drop":
                 del holder[key]
             case "double" if isinstance(holder, list):

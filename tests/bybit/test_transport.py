@@ -158,18 +158,47 @@ async def test_cut_ends_a_handshake(session: BoundedSession) -> None:
         await call.is_cut()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux drops what does not fit a listening queue")
-async def test_cut_ends_a_connect(session: BoundedSession) -> None:
-    """A server that accepts no connection is cut."""
+@pytest.fixture
+def full() -> Iterator[str]:
+    """The address of a server that accepts no connection."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(3):  # the queue takes one, the rest of them wait as the call will
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-        call = Call(lambda: session.get(f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}", timeout=LONG_S))
-        await call.is_in("_new_conn")
-        await call.is_cut()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+full_queues_drop = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a full queue may refuse")
+
+
+@full_queues_drop
+@pytest.mark.parametrize("where", ["_new_conn", "wait_for_write"])
+async def test_cut_ends_a_connect(session: BoundedSession, full: str, where: str) -> None:
+    """A server that accepts no connection is cut, early or late."""
+    call = Call(lambda: session.get(full + PATH, timeout=LONG_S))
+    await call.is_in(where)
+    await call.is_cut()
+
+
+@full_queues_drop
+async def test_connecting_takes_only_so_long(session: BoundedSession, full: str) -> None:
+    """Connecting has a time of its own."""
+    with pytest.raises(requests.exceptions.ConnectTimeout):
+        await Call(lambda: session.get(full + PATH, timeout=(0.05, LONG_S))).end()
+
+
+async def test_every_address_of_a_name_is_tried(serve: Serve, session: BoundedSession) -> None:
+    """A name that stands for IPv6 too finds a server that has only IPv4, and nobody where nobody listens."""
+    server = await serve(GOOD)
+    url = f"http://localhost:{server.port}{PATH}"
+    assert (await Call(lambda: session.get(url, timeout=LONG_S)).end()).status_code == 200
+    assert server.requests[0].headers["host"] == f"localhost:{server.port}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://localhost:{listener.getsockname()[1]}{PATH}"
+    with pytest.raises(requests.ConnectionError):
+        await Call(lambda: session.get(url, timeout=LONG_S)).end()
 
 
 async def test_a_call_cut_before_it_begins(serve: Serve, session: BoundedSession) -> None:
