@@ -35,6 +35,7 @@ TYPES: dict[Key, Any] = {
 PROFILE: Key = ("", "profile")
 ENVIRONMENT: Key = ("bybit", "environment")
 API_KEY: Key = ("bybit", "api_key")
+REST_URL: Key = ("bybit", "rest_url")
 API_SECRET: Key = ("bybit", "api_secret")
 TOKENS: Key = ("auth", "tokens")
 PLAIN_TOKENS: Key = ("auth", "token_secrets")  # no setting of its own: the plain side of TOKENS
@@ -347,6 +348,17 @@ def _refusals(settings: Settings, places: Mapping[Key, str]) -> Iterator[tuple[t
         (PROFILE, TOKENS, PLAIN_TOKENS, HOST, ENVIRONMENT, API_KEY, API_SECRET),
         not production and settings.real_account and not settings.is_loopback and not settings.auth.tokens,
         f"{places.get(HOST, 'server.host')}: others could read a real account without a token; {tokens}, or 127.0.0.1",
+    )
+    url = settings.bybit.rest_url
+    yield (
+        (REST_URL, ENVIRONMENT),
+        settings.bybit.environment is Environment.SIMULATOR and not settings.exchange_is_local,
+        f"{places.get(REST_URL)}: no simulator is on another machine; allowed: another environment, or 127.0.0.1",
+    )
+    yield (
+        (REST_URL, API_KEY, API_SECRET),
+        settings.has_keys and url is not None and url.startswith("http:") and not settings.exchange_is_local,
+        f"{places.get(REST_URL)}: the key would go out in clear; allowed: https://, or http:// to this machine",
     )
     for given, other in ((API_KEY, API_SECRET), (API_SECRET, API_KEY)):
         yield (

@@ -210,7 +210,7 @@ OUTCOMES: dict[type[GatewayError], Outcome] = {
     MessageFlood: Outcome(429, "message_flood", "Too many messages", 1008),
     TooSlow: Outcome(408, "too_slow", "Too slow a reader", 4408),
     GoingAway: Outcome(503, "going_away", "Restarting", 1001),
-    Overloaded: Outcome(503, "overloaded", "Overloaded"),
+    Overloaded: Outcome(503, "overloaded", "Overloaded", 4429),
     InternalError: Outcome(500, "internal_error", "Internal error", 1011),
     ExchangeError: UNAVAILABLE,
     ExchangeTimeout: Outcome(504, "upstream_timeout", "The exchange gave no answer in time"),

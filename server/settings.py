@@ -9,6 +9,7 @@ import enum
 import hmac
 import ipaddress
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
@@ -238,8 +239,15 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def real_account(self) -> bool:
-        """Whether what is served belongs to somebody: keys of an exchange that is not the simulator."""
-        return self.has_keys and self.bybit.environment is not Environment.SIMULATOR
+        """Whether what is served belongs to somebody: keys of anything but a simulator on this machine."""
+        return self.has_keys and not (self.bybit.environment is Environment.SIMULATOR and self.exchange_is_local)
+
+    @property
+    def exchange_is_local(self) -> bool:
+        """Whether the exchange is on this machine: the simulator that we start, or a loopback address."""
+        if self.bybit.rest_url is None:
+            return self.bybit.environment is Environment.SIMULATOR
+        return is_loopback(urlsplit(self.bybit.rest_url).hostname)
 
     @property
     def starts_simulator(self) -> bool:
@@ -248,11 +256,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach the gateway; a host name other than localhost counts as reachable."""
-        try:
-            return self.server.host == "localhost" or ipaddress.ip_address(self.server.host).is_loopback
-        except ValueError:
-            return False
+        """Whether only this machine can reach the gateway."""
+        return is_loopback(self.server.host)
 
     @property
     def rest_url(self) -> str | None:
@@ -274,6 +279,14 @@ class Settings(Struct, frozen=True, kw_only=True):
         """Every plain secret the process knows, for the log to redact."""
         given = (self.bybit.api_key, self.bybit.api_secret, self.redis.url)
         return (*(secret for secret in given if secret is not None), *self.auth.token_secrets)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether only this machine can be behind `host`; a name other than localhost counts as elsewhere."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _address(given: str | None, usual: str | None) -> str | None:

@@ -34,6 +34,7 @@ RETRY_S = 0.02
 
 QUIET = {
     "aiohttp.access": logging.WARNING,  # requests are logged by our own middleware, without query strings
+    "aiohttp.server": logging.CRITICAL,  # malformed requests, at any rate, with their headers; ours are caught before
     "asyncio": logging.WARNING,
     "pybit": logging.CRITICAL,  # its errors carry URLs, and all of them reach us as exceptions too
     "urllib3": logging.WARNING,

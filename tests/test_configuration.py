@@ -166,7 +166,9 @@ def test_every_setting_has_a_long_variable(loaded: Load, section: str, key: str)
     text = (
         ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
     )
-    settings = loaded(environ={f"GATEWAY__{section}__{key}".upper(): text})
+    # A simulator has no address elsewhere.
+    elsewhere = {"BYBIT_ENVIRONMENT": "testnet"} if key == "rest_url" else {}
+    settings = loaded(environ=elsewhere | {f"GATEWAY__{section}__{key}".upper(): text})
     assert values_of(settings)[section, key] == value
 
 
@@ -553,3 +555,24 @@ def test_config_toml_holds_the_defaults() -> None:
     defaults = {place: list(v) if isinstance(v, tuple) else v for place, v in values_of(Settings()).items()}
     assert given == {place: defaults.get(place, []) for place in given}
     assert len(given) > len(defaults) / 2
+
+
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        ({"BYBIT_ENVIRONMENT": "simulator", "BYBIT_REST_URL": "https://api.bybit.com"}, "no simulator is on another"),
+        ({"BYBIT_ENVIRONMENT": "testnet", "BYBIT_REST_URL": "http://proxy.example", **PAIR}, "go out in clear"),
+    ],
+)
+def test_addresses_that_would_mislead_are_refused(errors_of: Errors, environ: dict[str, str], says: str) -> None:
+    """Real money is never called simulated, and a key never goes out in clear."""
+    (error,) = errors_of(environ=environ)
+    assert error.startswith("BYBIT_REST_URL: ")
+    assert says in error
+
+
+def test_addresses_on_this_machine_are_fine(loaded: Load) -> None:
+    """A simulator, or a proxy with a key, may be reached in clear on this machine."""
+    for environment in ("simulator", "mainnet"):
+        environ = {"BYBIT_ENVIRONMENT": environment, "BYBIT_REST_URL": "http://127.0.0.1:1", **PAIR}
+        assert loaded(environ=environ).exchange_is_local

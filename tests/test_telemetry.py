@@ -330,7 +330,7 @@ def test_logger_made_before_configure_follows_it(logged: Configured) -> None:
     assert len(first()) == 1
 
 
-@pytest.mark.parametrize("name", ["asyncio", "aiohttp.server", "urllib3.connectionpool", "some.library"])
+@pytest.mark.parametrize("name", ["asyncio", "aiohttp.web", "urllib3.connectionpool", "some.library"])
 def test_foreign_loggers_take_the_same_way(logged: Configured, name: str) -> None:
     """Records of libraries become lines of ours, with their logger's name and the context."""
     log = logged()

@@ -30,10 +30,10 @@ is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
 def tracing(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaitable[web.StreamResponse]]:
     """The outermost: gives each request an id, turns what is raised into a problem, and logs its end.
 
-    A line for each request would cost most of the throughput: what is fine and fast is sampled, and the next line
-    says how many went without one. Slow ones and errors always have theirs.
+    A line for each request would cost most of the throughput, and a flood of refused ones would push out the rest:
+    both are sampled, apart, and the next line says how many went without one. Slow ones and failures have theirs.
     """
-    sampler = Sampler(LINES_PER_S)
+    samplers = Sampler(LINES_PER_S), Sampler(LINES_PER_S)
 
     @web.middleware
     async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -45,7 +45,7 @@ def tracing(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaita
         response = await _answered(request, handler, request_id)
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
-            _log_end(request, response.status, clock() - started, sampler)
+            _log_end(request, response.status, clock() - started, samplers[response.status >= 400])
         return response
 
     return trace
@@ -64,7 +64,7 @@ async def _answered(request: web.Request, handler: Handler, request_id: str) -> 
 
 
 def _log_end(request: web.Request, status: int, duration_s: float, sampler: Sampler) -> None:
-    is_noteworthy = status >= 400 or duration_s > SLOW_S
+    is_noteworthy = status >= 500 or duration_s > SLOW_S
     unlogged = sampler.admit() if not is_noteworthy else 0
     if unlogged is None:
         return

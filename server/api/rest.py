@@ -31,9 +31,9 @@ async def reading_answer(request: web.Request, topic: Topic, parameters: Paramet
     settings = request.app[SETTINGS]
     max_age_s = parameters.max_age_s(settings.freshness.max_age_s)
     require_fresh = parameters.boolean("require_fresh")
-    part = await request.app[FEEDS].read(
-        topic, max_age_s=max_age_s, patience_s=PATIENCE_S, timeout_s=settings.bybit.call_timeout_s
-    )
+    timeout_s = settings.bybit.call_timeout_s
+    patience_s = timeout_s if require_fresh else PATIENCE_S
+    part = await request.app[FEEDS].read(topic, max_age_s=max_age_s, patience_s=patience_s, timeout_s=timeout_s)
     assert part.reading is not None, "read raises where there is none"
     return answer(request, topic.kind, part, max_age_s, body(part.reading.value), require_fresh=require_fresh)
 

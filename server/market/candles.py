@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
+from ..errors import BadAnswer
 from ..models import INTERVALS_MS, CandleRow, Candles, Reading, Topic
 
 DEPTH = 1000
+SETTLING_MS = 1000
+"""How long after its end a candle is still taken for forming: the answer may have been put together just before."""
 OVERLAP = 3
 """Closed candles asked for again with the missing ones: where they contradict what is held, all is read anew."""
 
@@ -35,8 +38,18 @@ class CandleCache:
             answer = await self._fetch(topic, DEPTH)
         if candles is None:
             candles = assembled(answer.value, topic.interval, answer.exchange_time_ms)
+            check(candles, held, topic.interval)
         self._held[topic] = candles
         return Reading(candles, answer.asked_at, answer.arrived_at, answer.exchange_time_ms)
+
+
+def check(candles: Candles, held: Candles | None, interval: str) -> None:
+    """Raise BadAnswer where candles are not of `interval`, or most of what is held has vanished from them."""
+    steps = np.diff(candles.open_times_ms)
+    if interval != "M" and len(steps) and int(steps.min()) != INTERVALS_MS[interval]:
+        raise BadAnswer(f"the exchange's candles are not of the interval {interval}")
+    if held is not None and len(candles) < len(held) / 2:
+        raise BadAnswer(f"the exchange sent {len(candles)} candles where it had {len(held)}")
 
 
 def missing(held: Candles, interval: str) -> int:
@@ -69,7 +82,7 @@ def assembled(rows: Sequence[CandleRow], interval: str, exchange_time_ms: int) -
         low=lows,
         close=closes,
         volume=volumes,
-        last_closed=bool(rows) and exchange_time_ms >= closes_at_ms(int(rows[-1][0]), interval),
+        last_closed=bool(rows) and exchange_time_ms >= closes_at_ms(int(rows[-1][0]), interval) + SETTLING_MS,
     )
 
 

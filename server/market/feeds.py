@@ -24,7 +24,9 @@ BACKOFF_LAST_S = 4.0
 IDLE_S = 75.0
 SWEEP_S = 15.0
 DISBELIEF_S = 30.0
-"""How long answers with a lower sequence than the one in hand are disbelieved: then the exchange began anew."""
+"""How long answers from before the one in hand are disbelieved: then the exchange has begun anew."""
+LAG_MS = 1000
+"""How far the clocks of the exchange's machines may differ."""
 
 
 class Feed:
@@ -114,18 +116,29 @@ def newest(held: Reading[Any] | None, offered: Reading[Any]) -> Reading[Any] | N
         return _newest_rows(held, offered)
     if offered.source is Source.POLL and held.source is Source.PUSH:
         return offered if offered.asked_at > held.arrived_at else None
-    return offered if offered.asked_at >= held.asked_at else None
+    return None if offered.asked_at < held.asked_at or _lags(held, offered) else offered
+
+
+def _lags(held: Reading[Any], offered: Reading[Any]) -> bool:
+    """Whether a poll was answered by a replica or a cache from before what is in hand; believed again after a while."""
+    lag_ms = held.exchange_time_ms - offered.exchange_time_ms
+    return lag_ms > LAG_MS and offered.asked_at - held.asked_at < DISBELIEF_S
 
 
 def _newest_rows(held: Reading[PositionRows], offered: Reading[PositionRows]) -> Reading[PositionRows] | None:
     sequences = {(row.position.symbol, row.position.position_idx): row.sequence for row in held.value}
     for row in offered.value:
-        known = sequences.get((row.position.symbol, row.position.position_idx), 0)
+        known = sequences.get((row.position.symbol, row.position.position_idx), row.sequence)
         if row.sequence < known and offered.asked_at - held.asked_at < DISBELIEF_S:
             return None
         if row.sequence == known and offered.asked_at < held.asked_at:
             return None
     return offered
+
+
+def is_evictable(feed: Feed) -> bool:
+    """Whether a feed may be forgotten. The lists of symbols are kept: few, and what tells a wrong symbol for ever."""
+    return feed.topic.kind is not Kind.INSTRUMENTS
 
 
 class Feeds:
@@ -191,7 +204,7 @@ class Feeds:
         if not force and now - self._swept_at < SWEEP_S:
             return
         self._swept_at = now
-        for feed in [feed for feed in self._feeds.values() if now - feed.wanted_at > IDLE_S]:
+        for feed in [feed for feed in self._feeds.values() if now - feed.wanted_at > IDLE_S and is_evictable(feed)]:
             self._forget(feed)
 
     def peek(self, topic: Topic, max_age_s: float) -> Reading[Any] | None:

@@ -10,7 +10,7 @@ from ..models import Kind, Part, Topic
 from .feeds import Feeds
 
 LIST_AGE_S = 300.0
-PATIENCE_S = 1.0
+PATIENCE_S = 3.0
 
 is_well_formed = re.compile(r"[A-Z0-9][A-Z0-9-]{1,39}").fullmatch
 
@@ -33,7 +33,7 @@ class Symbols:
     async def require(self, symbol: str, category: str) -> None:
         """Return if `symbol` exists. Raises InvalidRequest, UnknownSymbol, or ExchangeError while there is no list.
 
-        Waits only for the very first list, until its call is a second old.
+        Waits only for the very first list, until its call is three seconds old.
         """
         check_form(symbol)
         if (known := self.known(symbol, category)) is None:

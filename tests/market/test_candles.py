@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.market.candles import DEPTH, CandleCache, assembled, closes_at_ms, extended, missing, without_forming
+from server.errors import BadAnswer
+from server.market.candles import (
+    DEPTH,
+    SETTLING_MS,
+    CandleCache,
+    assembled,
+    check,
+    closes_at_ms,
+    extended,
+    missing,
+    without_forming,
+)
 from server.models import CandleRow, Kind, Reading, Topic
 
 MINUTE = 60_000
@@ -118,6 +129,18 @@ def test_extending_equals_assembling(held: int, fresh: int, shift: int, revise: 
     assert joined.open_times_ms.tolist() == [int(values[0]) for values in joined.rows]
 
 
+async def test_candles_of_another_interval_are_refused() -> None:
+    """Rows that do not step by the interval are no answer, and neither is one from which most has vanished."""
+    market = Market(minutes_now())
+    cache = CandleCache(market.klines)
+    with pytest.raises(BadAnswer, match="interval 5"):
+        await cache.fetch(Topic(Kind.KLINE, "BTCUSDT", "5"))
+    held = await cache.fetch(TOPIC)
+    with pytest.raises(BadAnswer, match="0 candles where it had 1000"):
+        check(assembled([], "1", 0), held.value, "1")
+    check(assembled([], "1", 0), None, "1")
+
+
 def test_overlap_that_agrees_is_accepted() -> None:
     """An answer that begins within what is held and agrees with it is never refused."""
     rows = [row(number) for number in range(50)]
@@ -147,10 +170,10 @@ def test_candles_close_by_the_calendar(opened: str, interval: str, closes: str) 
 
 
 def test_closed_is_by_the_exchanges_clock() -> None:
-    """The last candle is closed from the very millisecond of its end on the exchange's clock, whatever ours says."""
+    """The last candle is closed a second after its end on the exchange's clock, whatever ours says."""
     rows = [row(1), row(2)]
-    assert not assembled(rows, "1", 3 * MINUTE - 1).last_closed
-    assert assembled(rows, "1", 3 * MINUTE).last_closed
+    assert not assembled(rows, "1", 3 * MINUTE + SETTLING_MS - 1).last_closed
+    assert assembled(rows, "1", 3 * MINUTE + SETTLING_MS).last_closed
 
 
 def test_without_forming_leaves_one_out() -> None:
@@ -159,7 +182,7 @@ def test_without_forming_leaves_one_out() -> None:
     forming = assembled(rows, "1", (DEPTH + 1) * MINUTE - 1)
     assert len(without_forming(forming)) == DEPTH - 1
     assert without_forming(forming).last_closed
-    closed = assembled(rows, "1", (DEPTH + 1) * MINUTE)
+    closed = assembled(rows, "1", (DEPTH + 1) * MINUTE + SETTLING_MS)
     assert without_forming(closed) is closed
     nothing = assembled([], "1", 0)
     assert without_forming(nothing) is nothing

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from server.errors import ExchangeTimeout, ExchangeUnreachable, GatewayError, InternalError, Overloaded
-from server.market.feeds import BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, Feeds, newest
+from server.market.feeds import BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, LAG_MS, Feeds, newest
 from server.models import Kind, Position, PositionRow, Reading, Source, Topic
 
 PRICE = Topic(Kind.TICKER, "BTCUSDT")
@@ -274,6 +274,14 @@ def test_poll_replaces_push_only_if_asked_for_later() -> None:
     assert newest(push, reading("poll", 10.4)) is None
     assert newest(push, reading("poll", 10.6)) is not None
     assert newest(reading("poll", 10.0), push) is push
+
+
+def test_lagging_answer_is_disbelieved_for_a_while() -> None:
+    """A poll from an exchange whose clock is behind the answer in hand is refused, until it must be meant."""
+    held = Reading("new", 10.0, 10.0, 5_000)
+    assert newest(held, Reading("old", 11.0, 11.0, 5_000 - LAG_MS - 1)) is None
+    assert newest(held, Reading("same", 11.0, 11.0, 5_000 - LAG_MS)) is not None
+    assert newest(held, Reading("old", 10.0 + DISBELIEF_S, 41.0, 0)) is not None
 
 
 def test_older_poll_never_overtakes() -> None:
