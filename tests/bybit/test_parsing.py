@@ -123,7 +123,8 @@ each_parser = pytest.mark.parametrize("kind", PARSERS)
 
 NO_DECIMALS = (
     "NaN", "-NaN", "sNaN", "Infinity", "-Infinity", "inf", "1E-8", "1e5", "1_000", "1,000", "0x10", "+1", "--1", "-",
-    ".", ".5", "5.", "1.2.3", " 1", "1 ", "1\n", "\n1", "1\x00", "١", "１", "½", "null", "9" * 31, "0." + "1" * 31,
+    ".", ".5", "5.", "1.2.3", " ", "\n", " 1", "1 ", "1\n", "\n1", "1\x00", "١", "１", "½", "null", "9" * 31,
+    "0." + "1" * 31,
 )  # fmt: skip
 JUNK: tuple[object, ...] = (
     *NO_DECIMALS,
@@ -584,9 +585,12 @@ def test_bad_answers_do_not_quote() -> None:
     assert "canary" not in caught.value.detail
 
 
+DEEP = b"[" * 99_999 + b"]" * 99_999
+
+
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b'{"list":', b"\xff\xfe", b'{"list":[{"symbol":"\xff"}]}', b"[" * 99_999, b'{"list":' + b"[" * 99_999],
+    [b"", b"{", b'{"list":', b"\xff\xfe", b'{"list":[{"symbol":"\xff"}]}', DEEP, b'{"list":[],"x":' + DEEP + b"}"],
 )
 def test_what_is_not_json_is_refused(raw: bytes) -> None:
     """Nothing, half of something, bytes of another encoding, and depths without end: a bad answer."""

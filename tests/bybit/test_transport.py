@@ -7,6 +7,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import requests
 import urllib3
 
 from server.bybit import transport
-from server.bybit.transport import READABLE_PATHS, BoundedSession, Deadline, bounded
+from server.bybit.transport import READABLE_PATHS, BoundedSession, Deadline, _watch, bounded
 from server.errors import BadAnswer
 
 from .conftest import WAIT_S, until
@@ -158,6 +159,14 @@ async def test_cut_ends_a_handshake(session: BoundedSession) -> None:
         await call.is_cut()
 
 
+async def test_a_handshake_takes_only_so_long(session: BoundedSession) -> None:
+    """To begin TLS takes no longer than to connect may."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}{PATH}"
+        with pytest.raises(requests.Timeout):
+            await Call(lambda: session.get(url, timeout=(0.05, LONG_S))).end()
+
+
 @pytest.fixture
 def full() -> Iterator[str]:
     """The address of a server that accepts no connection."""
@@ -185,19 +194,21 @@ async def test_cut_ends_a_connect(session: BoundedSession, full: str, where: str
 @full_queues_drop
 async def test_connecting_takes_only_so_long(session: BoundedSession, full: str) -> None:
     """Connecting has a time of its own."""
+    start = time.monotonic()
     with pytest.raises(requests.exceptions.ConnectTimeout):
         await Call(lambda: session.get(full + PATH, timeout=(0.05, LONG_S))).end()
+    assert time.monotonic() - start < 1.0
 
 
 async def test_every_address_of_a_name_is_tried(serve: Serve, session: BoundedSession) -> None:
-    """A name that stands for IPv6 too finds a server that has only IPv4, and nobody where nobody listens."""
+    """A name finds its server, whichever of its addresses that has, and nobody where nobody listens."""
     server = await serve(GOOD)
     url = f"http://localhost:{server.port}{PATH}"
     assert (await Call(lambda: session.get(url, timeout=LONG_S)).end()).status_code == 200
     assert server.requests[0].headers["host"] == f"localhost:{server.port}"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://localhost:{listener.getsockname()[1]}{PATH}"
-    with pytest.raises(requests.ConnectionError):
+    with pytest.raises(requests.ConnectionError, match="no connection"):
         await Call(lambda: session.get(url, timeout=LONG_S)).end()
 
 
@@ -244,6 +255,17 @@ async def test_cutting_what_is_not_connected() -> None:
         deadline.cut()
     deadline.release()
     assert deadline.passed
+
+
+async def test_the_end_of_a_call_lets_go() -> None:
+    """A call that is over holds no connection open, however it ended."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        deadline = Deadline()
+        bounded(deadline, lambda: _watch(ours))
+        ours.close()
+        theirs.setblocking(False)
+        assert theirs.recv(1) == b""
 
 
 async def test_cut_after_the_end(serve: Serve, session: BoundedSession) -> None:
@@ -354,6 +376,7 @@ async def test_a_refusal_is_not_read_to_its_end(serve: Serve, session: BoundedSe
     response = await Call(get(session, server)).end()
     assert len(response.content) <= transport.MAX_REFUSAL_BYTES + 1
     assert response.text.startswith("\x00\x01\x02")
+    assert response.encoding == "utf-8", "not one that is guessed"
     await until(lambda: not server.open)
 
 
