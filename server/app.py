@@ -16,6 +16,7 @@ from .api.middlewares import guarding, limiting, tracing
 from .bybit.client import BybitClient
 from .market.candles import CandleCache
 from .market.feeds import SWEEP_S, Feeds
+from .market.listings import Listings
 from .market.symbols import Symbols
 from .models import Kind, Reading, Topic
 from .realtime.hub import Hub
@@ -24,6 +25,9 @@ from .settings import Settings
 from .telemetry import get_logger
 
 log = get_logger(__name__)
+
+LATE_SHARE = 0.25
+"""Of a call's time: a flight older than this is late, and another one joins it."""
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -47,17 +51,21 @@ def create_app(settings: Settings) -> web.Application:
 def _wire_market(app: web.Application, settings: Settings, rest_url: str) -> None:
     client = BybitClient(settings.bybit, rest_url)
     candles = CandleCache(client.klines)
+    listings = Listings(client.fetch, settings.bybit.settle_coins)
 
     async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
-        """Klines from what is missing in the cache, everything else from the client."""
+        """Klines from what is missing in the cache, the rest by listing or by itself."""
         klines = [topic for topic in topics if topic.kind is Kind.KLINE]
         rest_of = topics.difference(klines)
-        readings: dict[Topic, Reading[Any]] = await client.fetch(rest_of) if rest_of else {}
+        readings: dict[Topic, Reading[Any]] = await listings.fetch(rest_of) if rest_of else {}
         readings.update(zip(klines, await asyncio.gather(*map(candles.fetch, klines)), strict=True))
         return readings
 
     app[keys.CLIENT] = client
-    app[keys.FEEDS] = feeds = Feeds(fetch, max_symbols=settings.freshness.max_symbols)
+    app[keys.FEEDS] = feeds = Feeds(
+        fetch, max_symbols=settings.freshness.max_symbols, late_s=settings.bybit.call_timeout_s * LATE_SHARE
+    )
+    listings.attach(feeds)
     app[keys.SYMBOLS] = Symbols(feeds)
 
 

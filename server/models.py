@@ -21,9 +21,10 @@ V = TypeVar("V")
 
 
 class Kind(enum.StrEnum):
-    """What a topic is about. POSITIONS is the listing of all open positions, INSTRUMENTS that of all symbols."""
+    """What a topic is about. TICKERS, POSITIONS (open ones) and INSTRUMENTS are listings of a whole category."""
 
     TICKER = "ticker"
+    TICKERS = "tickers"
     POSITION = "position"
     POSITIONS = "positions"
     WALLET = "wallet"

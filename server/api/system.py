@@ -74,7 +74,7 @@ async def health(request: web.Request) -> web.Response:
         "sessions": len(app[HUB]),
         "requests": load.requests,
         "clock_offset_ms": client.clock_offset_ms,
-        "calls_in_flight": {name: pool.in_flight for name, pool in client.pools.items()},
+        **client.guards.describe(),
         "feeds": {kind.value: _summary(of, now) for kind in Kind if (of := [f for f in feeds if f.topic.kind is kind])},
         "timestamp_ms": time.time_ns() // 1_000_000,
     }

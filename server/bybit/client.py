@@ -28,7 +28,9 @@ from ..models import CandleRow, Instruments, Kind, PositionRows, Reading, Topic
 from ..settings import BybitSettings
 from ..telemetry import get_logger
 from . import parsing
-from .guards import Pool
+from .breaker import BAN_S
+from .budget import ACCOUNT_ENDPOINTS, reset_wait_s
+from .guards import Guards
 from .transport import CONNECT_TIMEOUT_S, BoundedSession
 
 log = get_logger(__name__)
@@ -47,10 +49,14 @@ REFUSALS: dict[int, type[ExchangeError]] = {
     10004: CredentialsRefused,
     10005: CredentialsRefused,
     10006: RateExceeded,
+    10007: CredentialsRefused,
+    10009: AddressBanned,
     10010: CredentialsRefused,
     10016: ExchangeBusy,
     10018: RateExceeded,
+    10024: AddressBanned,
     33004: CredentialsRefused,
+    -2015: CredentialsRefused,
 }
 """Bybit's retCodes that mean something to us; every other one is CallRefused."""
 
@@ -63,10 +69,30 @@ class Page(NamedTuple):
 
 
 class _Session(HTTP):  # type: ignore[misc]  # pybit has no types
-    """pybit's session without its repr: that shows the secret, and every bound method's repr holds it."""
+    """pybit's session, signing with the exchange's time, and without its repr.
+
+    That shows the secret, and every bound method's repr holds it.
+    """
+
+    offset_ms = 0
+    """What our clock lacks to the exchange's."""
 
     def __repr__(self) -> str:
         return "Session(***)"
+
+    def _prepare_headers(
+        self, payload: str, recv_window: int, content_type: str = "application/json"
+    ) -> dict[str, str]:
+        """As in pybit, but for the time."""
+        timestamp = round(time.time() * 1000) + self.offset_ms
+        return {
+            "Content-Type": content_type,
+            "X-BAPI-API-KEY": self.api_key,
+            "X-BAPI-SIGN": self._auth(payload=payload, recv_window=recv_window, timestamp=timestamp),
+            "X-BAPI-SIGN-TYPE": "2",
+            "X-BAPI-TIMESTAMP": str(timestamp),
+            "X-BAPI-RECV-WINDOW": str(recv_window),
+        }
 
 
 class BybitClient:
@@ -75,16 +101,26 @@ class BybitClient:
     Nothing here runs on the loop but bookkeeping, and no call is repeated here: who wants another asks again.
     """
 
-    def __init__(self, settings: BybitSettings, rest_url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: BybitSettings,
+        rest_url: str,
+        *,
+        share: float = 1.0,
+        ban_s: float = BAN_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._numbers = itertools.count(1)
         self.clock_offset_ms: int | None = None
         self.has_credentials = settings.api_key is not None and settings.api_secret is not None
-        self.pools = {name: Pool(name, threads) for name, threads in THREADS.items()}
+        self._clock_is_suspect = False
+        self.guards = Guards(THREADS, probe_s=settings.call_timeout_s, share=share, ban_s=ban_s, clock=clock)
         self._http = self._session(rest_url)
         self._fetchers: dict[Kind, Callable[[Topic], Awaitable[Page]]] = {
             Kind.TICKER: self._ticker,
+            Kind.TICKERS: self._tickers,
             Kind.POSITION: self._position,
             Kind.POSITIONS: self._positions,
             Kind.WALLET: self._wallet,
@@ -101,6 +137,7 @@ class BybitClient:
             recv_window=self._settings.recv_window_ms,
             retry_codes={"none"},  # an empty set brings pybit's own back, and it sleeps in the thread
             max_retries=1,  # 0 raises UnboundLocalError
+            return_response_headers=True,
         )
         headers = session.client.headers
         session.client = BoundedSession(connections=sum(THREADS.values()))
@@ -149,6 +186,9 @@ class BybitClient:
             category=topic.category,
             symbol=symbol,
         )
+
+    async def _tickers(self, topic: Topic) -> Page:
+        return await self._call("tickers", self._http.get_tickers, parsing.parse_tickers, category=topic.category)
 
     async def _position(self, topic: Topic) -> Page:
         symbol = topic.symbol
@@ -211,18 +251,24 @@ class BybitClient:
 
     async def _call(self, endpoint: str, method: Any, parse: Callable[[Any], T], **query: Any) -> Page:
         """One call to pybit in `endpoint`'s pool; logs it once, whatever becomes of it. Raises ExchangeError."""
-        if endpoint in ("position", "wallet") and not self.has_credentials:
-            raise CredentialsMissing("the gateway has no API key: only market data is served")
+        timeout_s = self._settings.call_timeout_s
+        if endpoint in ACCOUNT_ENDPOINTS:
+            if not self.has_credentials:
+                raise CredentialsMissing("the gateway has no API key: only market data is served")
+            if self._clock_is_suspect:
+                await self._correct_clock()
+        await self.guards.admit(endpoint, timeout_s=timeout_s)
         number, started = next(self._numbers), self._clock()
         outcome, said = "crashed", None
         try:
-            page: Page = await self.pools[endpoint].run(
-                lambda: self._ask(method, parse, query), timeout_s=self._settings.call_timeout_s
+            page: Page = await self.guards.run(
+                endpoint, lambda: self._ask(endpoint, method, parse, query), timeout_s=timeout_s
             )
             outcome = "ok"
             return page
         except ExchangeError as error:
             outcome, said = error.reason, self._said(error)
+            self._clock_is_suspect |= isinstance(error, ClockSkew)
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -247,15 +293,24 @@ class BybitClient:
                 message = message.replace(secret.reveal(), "***")
         return _printable(message) or None
 
-    def _ask(self, method: Any, parse: Callable[[Any], T], query: dict[str, Any]) -> Page:
+    async def _correct_clock(self) -> None:
+        """Measure the exchange's clock against ours, and sign with its time from now on. Raises ExchangeError."""
+        sent_ms = time.time() * 1000
+        server_ms = await self.server_time_ms()
+        self._http.offset_ms = round(server_ms - (sent_ms + time.time() * 1000) / 2)
+        self._clock_is_suspect = False
+        log.warning("clock_corrected", offset_ms=self._http.offset_ms)
+
+    def _ask(self, endpoint: str, method: Any, parse: Callable[[Any], T], query: dict[str, Any]) -> Page:
         """In the thread: the call and its parsing. pybit raises far more than it documents; here it becomes ours."""
         sent_ms = time.time() * 1000
         try:
-            answer = method(**query)
+            answer, _, headers = method(**query)
         except ExchangeError:
             raise
         except Exception as error:
             raise translated(error) from error
+        self.guards.budget.learn(endpoint, headers)
         time_ms = int(answer["time"])
         self._note_clock(time_ms, sent_ms)
         return Page(parse(answer["result"]), time_ms)
@@ -266,8 +321,7 @@ class BybitClient:
 
     async def close(self) -> None:
         """Take no more calls; connections at rest are closed, threads that hang are left to their deadline."""
-        for pool in self.pools.values():
-            pool.close()
+        self.guards.close()
         self._http.client.close()
 
 
@@ -279,7 +333,8 @@ def translated(error: Exception) -> ExchangeError:
     if isinstance(error, InvalidRequestError):
         code = error.status_code
         kind = REFUSALS.get(code, CallRefused) if isinstance(code, int) else CallRefused
-        return kind(f"the exchange refused the call with code {_printable(code)}")
+        retry_after_s = reset_wait_s(error.resp_headers or {}, time.time() * 1000) if kind is RateExceeded else None
+        return kind(f"the exchange refused the call with code {_printable(code)}", retry_after_s=retry_after_s)
     if isinstance(error, FailedRequestError):
         return _of_status(error.status_code)
     if isinstance(error, urllib3.exceptions.DecodeError):

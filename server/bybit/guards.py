@@ -1,66 +1,71 @@
-"""What stands between a call and pybit: bounded pools of threads whose permits come back when the thread does."""
+"""What every call to Bybit passes: the breakers, the budget, and the pool of its endpoint."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from ..errors import ExchangeTimeout, ExchangeUnreachable
-from .transport import Deadline, bounded
+from ..errors import ExchangeError, RateExceeded
+from .breaker import BAN_S, Breakers
+from .budget import ACCOUNT_ENDPOINTS, Budget
+from .pool import Pool
 
 T = TypeVar("T")
 
 
-class Pool:
-    """A few threads for the calls of one endpoint, so that its hanging starves no other.
+class Guards:
+    """The order in which a call is let through: is it silenced, does it fit the budget, is there a thread.
 
-    A permit is held from before a thread is asked for until that thread is done, whoever has stopped waiting by then:
-    calls queue here, on the loop, and never behind hung threads in the executor.
+    What the first two refuse costs no call and counts as no failure.
     """
 
-    def __init__(self, name: str, threads: int) -> None:
-        self.name = name
-        self.threads = threads
-        self.in_flight = 0
-        self._closed = False
-        self._permits = asyncio.Semaphore(threads)
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"bybit-{name}")
+    def __init__(
+        self,
+        threads: Mapping[str, int],
+        *,
+        probe_s: float,
+        share: float = 1.0,
+        ban_s: float = BAN_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self.pools = {name: Pool(name, number, clock=clock) for name, number in threads.items()}
+        self.budget = Budget(share=share)
+        self.breakers = Breakers(threads, account_endpoints=ACCOUNT_ENDPOINTS, probe_s=probe_s, ban_s=ban_s)
 
-    async def run(self, work: Callable[[], T], *, timeout_s: float) -> T:
-        """What `work` returns, from a thread. Raises ExchangeTimeout after `timeout_s`, and cuts the call then.
+    async def admit(self, endpoint: str, *, timeout_s: float) -> None:
+        """Return when a call of `endpoint` may be made. Raises what silences it, or RateExceeded if it cannot wait.
 
-        Raises ExchangeUnreachable once the pool is closed.
-        Cancelling is safe: the call is cut, and the permit comes back when its thread ends.
+        Cancelling is safe: what does not return takes nothing.
         """
-        loop = asyncio.get_running_loop()
-        end = loop.time() + timeout_s
-        try:
-            async with asyncio.timeout_at(end):  # wait_for swallows a cancellation in Python 3.11
-                await self._permits.acquire()
-        except TimeoutError:
-            raise ExchangeTimeout(f"all {self.threads} {self.name} calls hang; none ended in {timeout_s:g} s") from None
-        if self._closed:
-            self._permits.release()
-            raise ExchangeUnreachable("the gateway stops and makes no more calls to the exchange")
-        deadline = Deadline()
-        self.in_flight += 1
-        call = loop.run_in_executor(self._executor, bounded, deadline, work)
-        call.add_done_callback(self._ended)
-        try:
-            async with asyncio.timeout_at(end):
-                return await asyncio.shield(call)
-        except TimeoutError:
-            raise ExchangeTimeout(f"the exchange gave no whole answer in {timeout_s:g} s") from None
-        finally:
-            if not call.done():
-                deadline.cut()
+        end = self._clock() + timeout_s
+        while (wait_s := self.budget.wait_s(endpoint, self._clock())) > 0:
+            if self._clock() + wait_s > end:
+                raise RateExceeded("this gateway's share of the exchange's limit is used up", retry_after_s=wait_s)
+            await asyncio.sleep(wait_s)
+        self.breakers.admit(endpoint, self._clock())
+        self.budget.take(endpoint, self._clock())
 
-    def _ended(self, call: "asyncio.Future[Any]") -> None:
-        self.in_flight -= 1
-        self._permits.release()
-        call.exception()  # looked at, so that asyncio does not complain of an answer that nobody waited for
+    async def run(self, endpoint: str, work: Callable[[], T], *, timeout_s: float) -> T:
+        """What `work` returns from a thread, once admitted. Raises ExchangeError, and learns from it."""
+        try:
+            answer = await self.pools[endpoint].run(work, timeout_s=timeout_s)
+        except ExchangeError as error:
+            self.breakers.failed(endpoint, error, self._clock())
+            raise
+        self.breakers.succeeded(endpoint)
+        return answer
+
+    def describe(self) -> dict[str, Any]:
+        """What is silenced and why, what is left of the budget, and how many threads are busy."""
+        now = self._clock()
+        return {
+            "breakers": self.breakers.describe(now),
+            "budget_left": self.budget.left(now),
+            "calls_in_flight": {name: pool.in_flight for name, pool in self.pools.items()},
+        }
 
     def close(self) -> None:
-        """Take no more calls. Threads that hang are left to their deadline; the process does not join them."""
-        self._closed = True
-        self._executor.shutdown(wait=False)
+        """Take no more calls."""
+        for pool in self.pools.values():
+            pool.close()

@@ -82,6 +82,20 @@ def parse_ticker(raw: bytes | Raw, symbol: str) -> Ticker:
     return _ticker(rows[0])
 
 
+def parse_tickers(raw: bytes | Raw) -> dict[str, Ticker]:
+    """Every ticker of a listing by symbol; without those that cannot be believed, which are asked for by themselves."""
+    rows = decode(raw, wire.Tickers).rows
+    tickers: dict[str, Ticker] = {}
+    for row in rows:
+        try:
+            tickers[row.symbol] = _ticker(row)
+        except BadAnswer:
+            continue
+    if len({row.symbol for row in rows}) != len(rows) or not tickers:
+        raise BadAnswer("the exchange's tickers are none, or the same one twice")
+    return tickers
+
+
 def _position_row(row: wire.Position) -> PositionRow:
     size = _required(row.size, "size")
     is_open = bool(size.strip("-0."))

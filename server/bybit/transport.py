@@ -8,6 +8,7 @@ whatever phase it hangs. Only name resolution cannot be cut: it is bounded by th
 import socket
 import threading
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Never
 
 import msgspec
@@ -211,11 +212,12 @@ class BoundedAdapter(HTTPAdapter):
 
 
 class BoundedSession(requests.Session):
-    """A session that takes nothing from the environment and follows no redirect: each would carry the key along."""
+    """A session that keeps no cookies, takes nothing from the environment, and follows no redirect with the key."""
 
     def __init__(self, *, connections: int) -> None:
         super().__init__()
         self.trust_env = False
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         adapter = BoundedAdapter(pool_maxsize=connections)
         self.mount("https://", adapter)
         self.mount("http://", adapter)

@@ -23,6 +23,8 @@ BACKOFF_FIRST_S = 0.25
 BACKOFF_LAST_S = 4.0
 IDLE_S = 75.0
 SWEEP_S = 15.0
+LATE_S = 2.5
+MAX_FLIGHTS = 3
 DISBELIEF_S = 30.0
 """How long answers from before the one in hand are disbelieved: then the exchange has begun anew."""
 LAG_MS = 1000
@@ -30,21 +32,27 @@ LAG_MS = 1000
 
 
 class Feed:
-    """One topic: its newest reading, its one flight, and the pause after a failure.
+    """One topic: its newest reading, its flight, and the pause after a failure.
 
     The feed owns its flight: it runs to its own end, whoever has stopped waiting for it. A failure answers all waiters
-    and sets the moment before which no new flight starts.
+    and sets the moment before which no new flight starts. A flight that is late is joined by another one, so that the
+    end of the trouble is noticed before the last hung call has run out; whichever answers first, the younger one stays.
     """
 
     def __init__(
-        self, topic: Topic, fetch: Fetch, clock: Callable[[], float], changed: Callable[[Topic], None]
+        self,
+        topic: Topic,
+        fetch: Fetch,
+        clock: Callable[[], float],
+        changed: Callable[[Topic], None],
+        late_s: float = LATE_S,
     ) -> None:
         self.topic = topic
         self.wanted_at = clock()
         self.reading: Reading[Any] | None = None
         self.error: GatewayError | None = None
-        self.flight: asyncio.Task[None] | None = None
-        self.flight_started_at = 0.0
+        self._flights: dict[asyncio.Task[None], float] = {}
+        self._late_s = late_s
         self._fetch = fetch
         self._clock = clock
         self._changed = changed
@@ -54,7 +62,17 @@ class Feed:
     @property
     def part(self) -> Part:
         """What a consumer gets to see."""
-        return Part(self.reading, self.error, self.flight is not None)
+        return Part(self.reading, self.error, bool(self._flights))
+
+    @property
+    def flight(self) -> "asyncio.Task[None] | None":
+        """The latest flight under way."""
+        return next(reversed(self._flights), None)
+
+    @property
+    def waiting_since(self) -> float:
+        """When the oldest flight under way started; now if there is none."""
+        return next(iter(self._flights.values()), self._clock())
 
     def peek(self, max_age_s: float) -> Reading[Any] | None:
         """The reading in hand if it is no older than `max_age_s` and the last refresh did not fail, else None."""
@@ -65,34 +83,47 @@ class Feed:
 
     def refresh(self) -> "asyncio.Task[None] | None":
         """The flight under way, or a new one; None while the pause after a failure lasts. It never raises."""
-        if self.flight is None and self._clock() >= self._not_before:
-            self.flight_started_at = self._clock()
-            self.flight = asyncio.create_task(self._fly(), name=f"feed {self.topic}")
-        return self.flight
+        now, flight = self._clock(), self.flight
+        is_due = flight is None or (now - self._flights[flight] >= self._late_s and len(self._flights) < MAX_FLIGHTS)
+        if is_due and now >= self._not_before:
+            flight = asyncio.create_task(self._fly(now), name=f"feed {self.topic}")
+            self._flights[flight] = now
+            flight.add_done_callback(self._flights.pop)
+        return flight
 
-    async def _fly(self) -> None:
+    async def _fly(self, started_at: float) -> None:
         try:
             readings = await self._fetch(frozenset((self.topic,)))
             self.offer(readings[self.topic])
         except GatewayError as error:
-            self._fail(error)
+            self._fail(error, started_at)
         except Exception:
             log.exception("refresh_crashed", topic=str(self.topic))
-            self._fail(InternalError("a bug of the gateway; the log has it"))
-        finally:
-            self.flight = None
+            self._fail(InternalError("a bug of the gateway; the log has it"), started_at)
 
-    def _fail(self, error: GatewayError) -> None:
-        self._failures += 1
-        pause_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
-        self._not_before = self._clock() + max(pause_s, error.retry_after_s or 0.0)
+    def _fail(self, error: GatewayError, started_at: float) -> None:
+        if self.reading is not None and self.reading.asked_at > started_at:
+            return  # a later flight was answered meanwhile
+        self._failures += error.retry_after_s is None
+        backoff_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
+        # An error that knows when to come back was refused before it became a call, or carries the exchange's word.
+        self._not_before = self._clock() + (backoff_s if error.retry_after_s is None else error.retry_after_s)
         if self.error is None:
             log.warning("refresh_failed", topic=str(self.topic), detail=error.detail)
         self.error = error
         self._changed(self.topic)
 
+    def cancel(self) -> "list[asyncio.Task[None]]":
+        """Cancel every flight under way, and give them."""
+        flights = [*self._flights]
+        for flight in flights:
+            flight.cancel()
+        return flights
+
     def offer(self, reading: Reading[Any]) -> bool:
         """Take `reading` if nothing newer is in hand; says whether it did. A good reading ends every failure."""
+        if reading is self.reading:
+            return True
         accepted = newest(self.reading, reading)
         if accepted is None:
             log.warning("reading_out_of_order", topic=str(self.topic), source=reading.source.value)
@@ -147,8 +178,16 @@ class Feeds:
     `fetch` gets the topics wanted; `watch` callbacks are told of each topic whose reading or failure changed.
     """
 
-    def __init__(self, fetch: Fetch, *, max_symbols: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        *,
+        max_symbols: int,
+        late_s: float = LATE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._fetch = fetch
+        self._late_s = late_s
         self._clock = clock
         self._max_symbols = max_symbols
         self._feeds: dict[Topic, Feed] = {}
@@ -177,7 +216,7 @@ class Feeds:
             self.sweep(force=False)
             if sum(other.kind is topic.kind for other in self._feeds) >= self._max_symbols:
                 self._make_room(topic.kind)
-            feed = self._feeds[topic] = Feed(topic, self._fetch, self._clock, self._tell)
+            feed = self._feeds[topic] = Feed(topic, self._fetch, self._clock, self._tell, self._late_s)
         feed.wanted_at = self._clock()
         return feed
 
@@ -195,8 +234,7 @@ class Feeds:
     def _forget(self, feed: Feed) -> None:
         self.evicted += 1
         del self._feeds[feed.topic]
-        if feed.flight is not None:
-            feed.flight.cancel()
+        feed.cancel()
 
     def sweep(self, *, force: bool) -> None:
         """Forget the feeds that nobody asked for in IDLE_S; looks at most every SWEEP_S unless forced."""
@@ -232,7 +270,7 @@ class Feeds:
         had_failed = feed.error is not None
         flight = feed.refresh()
         if flight is not None and not (feed.reading is not None and had_failed):
-            waited_s = self._clock() - feed.flight_started_at
+            waited_s = self._clock() - feed.waiting_since
             await asyncio.wait({flight}, timeout=timeout_s if feed.reading is None else max(0.0, patience_s - waited_s))
         if feed.reading is None:
             raise feed.error or ExchangeTimeout(f"the exchange gave no {topic.kind.value} in {timeout_s:g} s")
@@ -240,8 +278,6 @@ class Feeds:
 
     async def close(self) -> None:
         """Cancel every flight and wait for their ends."""
-        flights = [feed.flight for feed in self._feeds.values() if feed.flight is not None]
-        for flight in flights:
-            flight.cancel()
+        flights = [flight for feed in self._feeds.values() for flight in feed.cancel()]
         await asyncio.gather(*flights, return_exceptions=True)
         self._feeds.clear()

@@ -48,7 +48,7 @@ class Symbols:
         feed = self._feeds.feed(topic)
         flight = feed.refresh() if feed.peek(LIST_AGE_S) is None else None
         if feed.reading is None and flight is not None:
-            await asyncio.wait({flight}, timeout=max(0.0, feed.flight_started_at + PATIENCE_S - self._clock()))
+            await asyncio.wait({flight}, timeout=max(0.0, feed.waiting_since + PATIENCE_S - self._clock()))
         if feed.reading is None:
             raise feed.error or ExchangeTimeout("the exchange's list of symbols is not here yet")
         return feed.part

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from blockbuster import BlockBuster
 
 from server.bybit.client import BybitClient
 from server.settings import BybitSettings, Secret
@@ -24,12 +23,6 @@ async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not true():
             await asyncio.sleep(0.001)
-
-
-@pytest.fixture(autouse=True)
-def _measured(blockbuster: BlockBuster) -> None:
-    """coverage may lock its own data on the loop while threads of a pool are measured."""
-    blockbuster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", "lock_data")
 
 
 @pytest.fixture
@@ -51,5 +44,5 @@ async def connect() -> AsyncIterator[Connect]:
 
     yield connected
     for client in clients:
-        await until(lambda client=client: not any(pool.in_flight for pool in client.pools.values()))  # type: ignore[misc]
+        await until(lambda client=client: not any(pool.in_flight for pool in client.guards.pools.values()))  # type: ignore[misc]
         await client.close()

@@ -1,248 +1,158 @@
-"""Pools: a permit belongs to the thread and comes back with it, however the waiter fares."""
+"""Guards, through the client against the simulator: what one answer means for the calls after it."""
 
 import asyncio
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
-from server.bybit.guards import Pool
-from server.bybit.transport import Deadline, _current
-from server.errors import ExchangeTimeout, ExchangeUnreachable
+from server.bybit.client import BybitClient
+from server.bybit.transport import Deadline
+from server.errors import AddressBanned, ClockSkew, CredentialsRefused, ExchangeTimeout, RateExceeded
+from server.models import Kind, Topic
+from server.settings import BybitSettings, Environment, Secret
+from server.simulator.child import API_KEY, API_SECRET
+from tests.conftest import Exchange
 
-from .conftest import until
-
-LONG_S = 10.0
-SHORT_S = 0.05
-
-
-class Gate:
-    """Work that holds its thread until it is let go; counts those inside."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-        self.inside = 0
-        self._lock = threading.Lock()
-
-    def work(self) -> str:
-        with self._lock:
-            self.inside += 1
-        assert self.open.wait(LONG_S)
-        return "done"
-
-    async def holds(self, threads: int) -> None:
-        """Wait until that many threads are inside."""
-        await until(lambda: self.inside >= threads)
+PRICE = Topic(Kind.TICKER, "BTCUSDT")
+POSITION = Topic(Kind.POSITION, "BTCUSDT")
+WALLET = Topic(Kind.WALLET)
 
 
-Make = Callable[[int], Pool]
+def client_of(exchange: Exchange, **arguments: Any) -> BybitClient:
+    """A client of the simulator; keyword arguments are the client's."""
+    settings = BybitSettings(
+        environment=Environment.SIMULATOR,
+        api_key=Secret(API_KEY),
+        api_secret=Secret(API_SECRET),
+        call_timeout_s=arguments.pop("call_timeout_s", 2.0),
+    )
+    return BybitClient(settings, exchange.url, **arguments)
 
 
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    """Makes pools; in the end every thread has come back and every permit is free."""
-    pools: list[Pool] = []
-
-    def pool(threads: int) -> Pool:
-        pools.append(Pool("test", threads))
-        return pools[-1]
-
-    yield pool
-    for one in pools:
-        await until(lambda one=one: one.in_flight == 0)  # type: ignore[misc]
-        if not one._executor._shutdown:
-            await _all_permits_are_free(one)
-        one.close()
+async def read(client: BybitClient, topic: Topic) -> Any:
+    """The value of one topic."""
+    return (await client.fetch(frozenset((topic,))))[topic].value
 
 
-async def _all_permits_are_free(pool: Pool) -> None:
-    """As many calls as threads run at once."""
-    barrier = threading.Barrier(pool.threads)
-    await asyncio.gather(*(pool.run(lambda: barrier.wait(LONG_S), timeout_s=LONG_S) for _ in range(pool.threads)))
+async def made(exchange: Exchange) -> int:
+    """How many calls have reached the exchange."""
+    return sum((await exchange.calls()).values())
 
 
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
+async def test_ban_silences_every_call(exchange: Exchange) -> None:
+    """After a 403 nothing leaves until the ban is over, and everybody is told for how long."""
+    client = client_of(exchange)
+    await exchange.fault("tickers", status=403, times=1)
+    with pytest.raises(AddressBanned):
+        await read(client, PRICE)
+    before = await made(exchange)
+    for topic in (PRICE, POSITION, WALLET):
+        with pytest.raises(AddressBanned) as caught:
+            await read(client, topic)
+        assert 590 < (caught.value.retry_after_s or 0) <= 600
+    assert await made(exchange) == before
+    assert client.guards.describe()["breakers"]["address"]["reason"] == "address_banned"
+    await client.close()
 
 
-def started(awaitable: Awaitable[Any]) -> "asyncio.Future[Any]":
-    """The awaitable as a task whose failure nobody needs to look at."""
-    task = asyncio.ensure_future(awaitable)
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return task
+async def test_one_probe_ends_a_ban(exchange: Exchange) -> None:
+    """When the ban is over one call is made, and its answer lets the others through."""
+    client = client_of(exchange, ban_s=0.05)
+    await exchange.fault("tickers", status=403, times=1)
+    with pytest.raises(AddressBanned):
+        await read(client, PRICE)
+    await asyncio.sleep(0.06)
+    assert (await read(client, PRICE)).last_price
+    assert await read(client, WALLET)
+    assert client.guards.describe()["breakers"]["address"] == {"state": "closed"}
+    await client.close()
 
 
-async def test_result_and_error(make: Make) -> None:
-    """What the work returns or raises arrives, from a thread of the pool's name."""
-    pool = make(1)
-    assert (await pool.run(lambda: threading.current_thread().name, timeout_s=LONG_S)).startswith("bybit-test")
-    with pytest.raises(ZeroDivisionError):
-        await pool.run(lambda: 1 // 0, timeout_s=LONG_S)
+async def test_refused_key_leaves_the_market_alone(exchange: Exchange) -> None:
+    """One refusal silences the account, not the market."""
+    client = client_of(exchange)
+    await exchange.fault("wallet", ret_code=10003)
+    with pytest.raises(CredentialsRefused):
+        await read(client, WALLET)
+    await exchange.heal()
+    before = (await exchange.calls()).get("/v5/position/list", 0)
+    with pytest.raises(CredentialsRefused) as caught:
+        await read(client, POSITION)
+    assert 55 < (caught.value.retry_after_s or 0) <= 60
+    assert (await exchange.calls()).get("/v5/position/list", 0) == before
+    assert (await read(client, PRICE)).last_price
+    await client.close()
 
 
-async def test_never_more_than_its_threads(make: Make, gate: Gate) -> None:
-    """Calls beyond the threads wait, and each has its turn."""
-    pool = make(3)
-    calls = [started(pool.run(gate.work, timeout_s=LONG_S)) for _ in range(10)]
-    await gate.holds(3)
-    await asyncio.sleep(0)
-    assert (gate.inside, pool.in_flight) == (3, 3)
-    gate.open.set()
-    assert await asyncio.gather(*calls) == ["done"] * 10
+async def test_rate_limit_waits_for_its_reset(exchange: Exchange) -> None:
+    """10006 silences its endpoint until the moment that the answer names."""
+    client = client_of(exchange)
+    reset_ms = str(round(time.time() * 1000) + 20_000)
+    await exchange.fault("wallet", ret_code=10006, headers={"X-Bapi-Limit-Reset-Timestamp": reset_ms}, times=1)
+    for _ in range(2):
+        with pytest.raises(RateExceeded) as caught:
+            await read(client, WALLET)
+        assert 15 < (caught.value.retry_after_s or 0) <= 20
+    assert await read(client, POSITION)
+    assert (await exchange.calls())["/v5/account/wallet-balance"] == 1
+    await client.close()
 
 
-async def test_a_permit_outlives_its_waiter(make: Make, gate: Gate) -> None:
-    """A call that was given up holds its permit until its thread ends, so none is asked of a hung pool in vain."""
-    pool = make(1)
-    with pytest.raises(ExchangeTimeout, match=r"no whole answer in 0\.05 s"):
-        await pool.run(gate.work, timeout_s=SHORT_S)
-    assert pool.in_flight == 1
-    asked = threading.Event()
-    with pytest.raises(ExchangeTimeout, match="all 1 test calls hang"):
-        await pool.run(asked.set, timeout_s=SHORT_S)
-    assert not asked.is_set()
-    gate.open.set()
-    assert await pool.run(lambda: "well again", timeout_s=LONG_S) == "well again"
+async def test_budget_is_kept(exchange: Exchange) -> None:
+    """Calls over this process's share wait, or are refused where they would wait too long."""
+    client = client_of(exchange, share=0.01, call_timeout_s=0.5)
+    outcomes = await asyncio.gather(*(read(client, PRICE) for _ in range(10)), return_exceptions=True)
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RateExceeded)]
+    assert (await exchange.calls())["/v5/market/tickers"] == 4
+    assert len(refused) == 6
+    assert all(0 < (error.retry_after_s or 0) <= 5 for error in refused)
+    assert client.guards.describe()["budget_left"]["address"] == 0
+    await client.close()
 
 
-async def test_a_permit_outlives_a_cancelled_waiter(make: Make, gate: Gate) -> None:
-    """Cancelling frees the waiter at once, and the permit when the thread ends."""
-    pool = make(1)
-    call = started(pool.run(gate.work, timeout_s=LONG_S))
-    await gate.holds(1)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
-    assert pool.in_flight == 1
-    gate.open.set()
-    await until(lambda: pool.in_flight == 0)
+async def test_limits_are_learnt_from_answers(exchange: Exchange) -> None:
+    """The account's own limit, as an answer names it, replaces the usual one."""
+    client = client_of(exchange)
+    await exchange.fault("wallet", headers={"X-Bapi-Limit": "10"}, times=1)
+    await read(client, WALLET)
+    assert client.guards.describe()["budget_left"]["wallet"] <= 8
+    await client.close()
 
 
-@pytest.mark.parametrize("how", ["timeout", "cancel"])
-async def test_giving_up_cuts_the_call(make: Make, how: str) -> None:
-    """Whoever stops waiting cuts the call's connection; one that has its answer is not cut."""
-    pool, gate = make(1), Gate()
-    deadlines: list[Deadline] = []
-
-    def work() -> str:
-        assert _current.deadline is not None
-        deadlines.append(_current.deadline)
-        return gate.work()
-
-    call = started(pool.run(work, timeout_s=SHORT_S if how == "timeout" else LONG_S))
-    await gate.holds(1)
-    if how == "cancel":
-        call.cancel()
-    await asyncio.wait({call})
-    assert deadlines[0].passed
-    gate.open.set()
-    await pool.run(work, timeout_s=LONG_S)
-    assert not deadlines[1].passed
-    assert _current.deadline is None
+@pytest.mark.parametrize("offset_ms", [-60_000, 60_000])
+async def test_wrong_clock_is_corrected(exchange: Exchange, offset_ms: int) -> None:
+    """A clock that differs by a minute is measured after one refusal, told with its size, and signed with from then."""
+    client = client_of(exchange)
+    await exchange.shift(offset_ms)
+    with pytest.raises(ClockSkew):
+        await read(client, WALLET)
+    with capture_logs() as logs:
+        assert await read(client, WALLET)
+        assert await read(client, POSITION)
+    corrected = [line["offset_ms"] for line in logs if line["event"] == "clock_corrected"]
+    assert corrected == [pytest.approx(offset_ms, abs=2000)]
+    await client.close()
 
 
-async def test_a_full_pool_of_hung_calls(make: Make, gate: Gate) -> None:
-    """While every thread hangs, each call ends within its time; then the pool recovers by itself."""
-    pool = make(4)
-    start = time.monotonic()
-    outcomes = await asyncio.gather(*(pool.run(gate.work, timeout_s=0.2) for _ in range(40)), return_exceptions=True)
-    assert 0.2 <= time.monotonic() - start < 1.0
+async def test_hung_calls_give_way(exchange: Exchange) -> None:
+    """Where every thread hangs, the oldest call ends early for one that waits, which finds the exchange healed."""
+    client = client_of(exchange, call_timeout_s=3.0)
+    pool = client.guards.pools["tickers"]
+    await exchange.fault("tickers", hang=True, times=pool.threads)
+    hung = [asyncio.ensure_future(read(client, PRICE)) for _ in range(pool.threads)]
+    async with asyncio.timeout(2):
+        while pool.in_flight < pool.threads or sum((await exchange.calls()).values()) < pool.threads:
+            await asyncio.sleep(0.01)
+    started = time.monotonic()
+    assert (await read(client, PRICE)).last_price
+    assert time.monotonic() - started < 2.5
+    outcomes = await asyncio.gather(*hung, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {ExchangeTimeout}
-    assert (pool.in_flight, gate.inside) == (4, 4)
-    gate.open.set()
-    await until(lambda: pool.in_flight == 0)
-    assert await asyncio.gather(*(pool.run(gate.work, timeout_s=LONG_S) for _ in range(8))) == ["done"] * 8
+    await client.close()
 
 
-async def test_waiting_for_a_permit_counts(make: Make, gate: Gate) -> None:
-    """The time is the whole call's: what is spent waiting for a permit is not there for the answer."""
-    pool, hung = make(1), Gate()
-    first = started(pool.run(gate.work, timeout_s=LONG_S))
-    await gate.holds(1)
-    start = time.monotonic()
-    second = started(pool.run(hung.work, timeout_s=0.3))
-    asyncio.get_running_loop().call_later(0.2, gate.open.set)
-    await first
-    with pytest.raises(ExchangeTimeout, match="no whole answer"):
-        await second
-    assert time.monotonic() - start < 0.45
-    hung.open.set()
-
-
-@pytest.mark.parametrize("ticks", range(8))
-async def test_cancelling_while_waiting_for_a_permit(make: Make, gate: Gate, ticks: int) -> None:
-    """A waiter that is cancelled at whatever moment a permit reaches it goes, and the permit is not lost."""
-    pool = make(1)
-    started(pool.run(gate.work, timeout_s=LONG_S))
-    await gate.holds(1)
-    second_ran = threading.Event()
-    second = started(pool.run(lambda: second_ran.wait(LONG_S), timeout_s=LONG_S))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    gate.open.set()
-    async with asyncio.timeout(LONG_S):
-        while pool.in_flight:
-            await asyncio.sleep(0)
-    for _ in range(ticks):
-        await asyncio.sleep(0)
-    second.cancel()
-    await asyncio.wait({second}, timeout=1.0)
-    assert second.cancelled()
-    second_ran.set()
-
-
-@pytest.mark.parametrize("ticks", range(4))
-async def test_cancelling_while_the_answer_arrives(make: Make, gate: Gate, ticks: int) -> None:
-    """A waiter that is cancelled just when its answer is there is cancelled all the same, or has its answer."""
-    pool = make(1)
-    call = started(pool.run(gate.work, timeout_s=LONG_S))
-    await gate.holds(1)
-    gate.open.set()
-    async with asyncio.timeout(LONG_S):
-        while pool.in_flight:
-            await asyncio.sleep(0)
-    for _ in range(ticks):
-        await asyncio.sleep(0)
-    heeded = call.cancel()
-    await asyncio.wait({call}, timeout=1.0)
-    assert call.cancelled() if heeded else call.result() == "done"
-
-
-async def test_a_closed_pool(make: Make, gate: Gate) -> None:
-    """A closed pool takes no more calls, says so, and leaves threads that hang to their deadline."""
-    pool = make(1)
-    hung = started(pool.run(gate.work, timeout_s=SHORT_S))
-    await gate.holds(1)
-    waiting = started(pool.run(gate.work, timeout_s=LONG_S))
-    start = time.monotonic()
-    pool.close()
-    pool.close()
-    assert time.monotonic() - start < 1.0
-    with pytest.raises(ExchangeTimeout):
-        await hung
-    gate.open.set()
-    with pytest.raises(ExchangeUnreachable, match="no more calls"):
-        await waiting
-    with pytest.raises(ExchangeUnreachable, match="no more calls"):
-        await pool.run(gate.work, timeout_s=LONG_S)
-    assert pool.in_flight == 0
-
-
-async def test_failures_that_nobody_waits_for_are_quiet(make: Make, gate: Gate) -> None:
-    """An error of a call that was given up reaches neither the loop's handler nor anybody else."""
-    heard: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
-    pool = make(1)
-
-    def fail() -> None:
-        gate.work()
-        raise OSError("cut")
-
-    with pytest.raises(ExchangeTimeout):
-        await pool.run(fail, timeout_s=SHORT_S)
-    gate.open.set()
-    await until(lambda: pool.in_flight == 0)
-    assert heard == []
+def test_deadlines_are_told_apart() -> None:
+    """Two calls under way are two keys."""
+    assert len({Deadline(), Deadline()}) == 2

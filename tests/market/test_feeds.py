@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from server.errors import ExchangeTimeout, ExchangeUnreachable, GatewayError, InternalError, Overloaded
-from server.market.feeds import BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, LAG_MS, Feeds, newest
+from server.market.feeds import BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, LAG_MS, LATE_S, MAX_FLIGHTS, Feeds, newest
 from server.models import Kind, Position, PositionRow, Reading, Source, Topic
 
 PRICE = Topic(Kind.TICKER, "BTCUSDT")
@@ -142,6 +142,39 @@ async def test_hanging_call_does_not_keep_what_is_in_hand(feeds: Feeds, upstream
     part = feeds.part(PRICE)
     assert part.is_waiting
     assert part.is_stale(clock(), 3.0)
+
+
+async def test_late_flight_is_joined_by_another(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
+    """A call that hangs does not keep the feed from noticing that the exchange is back; the younger answer stays."""
+    await ask(feeds)
+    clock.now += 2
+    upstream.gate.clear()
+    (hung,) = feeds.refresh([PRICE])
+    await asyncio.sleep(0)
+    clock.now += LATE_S - 0.1
+    assert feeds.refresh([PRICE]) == {hung}
+    clock.now += 0.1
+    old_gate, upstream.gate = upstream.gate, asyncio.Event()
+    (second,) = feeds.refresh([PRICE])
+    assert second is not hung
+    upstream.gate.set()
+    await asyncio.wait({second})
+    assert feeds.part(PRICE).reading.value == 3  # type: ignore[union-attr]
+    upstream.error = ExchangeTimeout("the hung one")
+    old_gate.set()
+    await asyncio.wait({hung})
+    assert feeds.part(PRICE).error is None
+
+
+async def test_flights_are_bounded(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
+    """However long the exchange hangs, a feed has only so many calls under way."""
+    upstream.gate.clear()
+    for _ in range(50):
+        feeds.refresh([PRICE])
+        await asyncio.sleep(0)
+        clock.now += LATE_S
+    assert len(upstream.asked) == MAX_FLIGHTS
+    await feeds.close()
 
 
 async def test_failure_answers_all_and_pauses(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:

@@ -1,0 +1,162 @@
+"""Circuit breakers: what an error of Bybit means for the calls after it, and for which of them."""
+
+import random
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from ..errors import (
+    AddressBanned,
+    BadAnswer,
+    ClockSkew,
+    CredentialsRefused,
+    ExchangeBusy,
+    ExchangeError,
+    ExchangeTimeout,
+    ExchangeUnreachable,
+    RateExceeded,
+)
+
+BAN_S = 600.0
+CREDENTIALS_S = 60.0
+RATE_S = 1.0
+FIRST_PAUSE_S = 0.5
+LAST_PAUSE_S = 3.0
+TOLERATED = 3
+"""Transient failures in a row before an endpoint pauses: one is an accident."""
+PROBE_LOOK_S = 0.25
+"""When to ask again while a probe is under way."""
+
+ADDRESS = "address"
+ACCOUNT = "account"
+
+TRANSIENT = (ExchangeBusy, ExchangeTimeout, ExchangeUnreachable, BadAnswer, ClockSkew)
+
+
+class Opened(NamedTuple):
+    """Why a scope is silent, and until when."""
+
+    error: ExchangeError
+    until: float
+
+
+class Breaker:
+    """The silence of one scope: the address, the account, or one endpoint.
+
+    Closed, it lets everything through. Open, it refuses until its time has come, then lets one probe through, whose
+    outcome closes it or opens it anew. A probe that never reports is given up after `probe_s`: it is never stuck.
+    """
+
+    def __init__(self, *, probe_s: float) -> None:
+        self._probe_s = probe_s
+        self._opened: Opened | None = None
+        self._probing_until = float("-inf")
+        self.failures = 0
+
+    def refusal(self, now: float) -> ExchangeError | None:
+        """The error that keeps a call from being made at `now`, with when to come back; None for none."""
+        if self._opened is None:
+            return None
+        error, until = self._opened
+        if now < until:
+            return type(error)(error.detail, retry_after_s=until - now)
+        if now < self._probing_until:
+            return type(error)(error.detail, retry_after_s=min(PROBE_LOOK_S, self._probing_until - now))
+        return None
+
+    def enter(self, now: float) -> None:
+        """A call that was not refused is made at `now`; it is the probe if the scope was open."""
+        if self._opened is not None:
+            self._probing_until = now + self._probe_s
+
+    def open(self, error: ExchangeError, until: float) -> None:
+        """Be silent until `until` because of `error`; a longer silence is not shortened."""
+        self.failures += 1
+        self._probing_until = float("-inf")
+        if self._opened is None or until > self._opened.until:
+            self._opened = Opened(error, until)
+
+    def close(self) -> None:
+        """Let everything through."""
+        self._opened = None
+        self._probing_until = float("-inf")
+        self.failures = 0
+
+    def describe(self, now: float) -> dict[str, object]:
+        """For people to look at."""
+        if self._opened is None:
+            return {"state": "closed"}
+        error, until = self._opened
+        state = "open" if now < until else "half-open"
+        return {"state": state, "reason": error.reason, "retry_after_s": round(max(0.0, until - now), 1)}
+
+
+class Breakers:
+    """One breaker per cause: a ban silences the address, refused credentials the account, the rest one endpoint.
+
+    | error | scope | silence |
+    |---|---|---|
+    | AddressBanned (403) | address | the ban, ten minutes |
+    | CredentialsRefused | account | a minute |
+    | RateExceeded (10006) | endpoint | until the reset that the answer names, else a growing pause |
+    | transient ones, from the third in a row | endpoint | a growing pause with jitter, at most three seconds |
+
+    Everything else says something about one question only, and its feed pauses by itself.
+    """
+
+    def __init__(
+        self,
+        endpoints: Iterable[str],
+        *,
+        account_endpoints: Iterable[str],
+        probe_s: float,
+        ban_s: float = BAN_S,
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),
+    ) -> None:
+        self._account_endpoints = frozenset(account_endpoints)
+        self._ban_s = ban_s
+        self._jitter = jitter
+        self._in_a_row = dict.fromkeys(endpoints, 0)
+        self.scopes = {name: Breaker(probe_s=probe_s) for name in (ADDRESS, ACCOUNT, *self._in_a_row)}
+
+    def _of(self, endpoint: str) -> list[Breaker]:
+        names = (ADDRESS, ACCOUNT, endpoint) if endpoint in self._account_endpoints else (ADDRESS, endpoint)
+        return [self.scopes[name] for name in names]
+
+    def admit(self, endpoint: str, now: float) -> None:
+        """Return if a call of `endpoint` may be made now. Raises the error that silences it, with when to come back."""
+        breakers = self._of(endpoint)
+        for breaker in breakers:
+            if (refusal := breaker.refusal(now)) is not None:
+                raise refusal
+        for breaker in breakers:
+            breaker.enter(now)
+
+    def succeeded(self, endpoint: str) -> None:
+        """A call of `endpoint` was answered: nothing that it passed is broken."""
+        self._in_a_row[endpoint] = 0
+        for breaker in self._of(endpoint):
+            breaker.close()
+
+    def failed(self, endpoint: str, error: ExchangeError, now: float) -> None:
+        """A call of `endpoint` failed: open the scope that its error speaks of."""
+        if isinstance(error, AddressBanned):
+            self.scopes[ADDRESS].open(error, now + self._ban_s)
+        elif isinstance(error, CredentialsRefused):
+            self.scopes[ACCOUNT].open(error, now + CREDENTIALS_S)
+        elif isinstance(error, RateExceeded):
+            breaker = self.scopes[endpoint]
+            breaker.open(error, now + (error.retry_after_s or self._pause_s(breaker, RATE_S)))
+        elif isinstance(error, TRANSIENT):
+            self._in_a_row[endpoint] += 1
+            if self._in_a_row[endpoint] >= TOLERATED:
+                breaker = self.scopes[endpoint]
+                breaker.open(error, now + self._pause_s(breaker, FIRST_PAUSE_S))
+        else:
+            self.succeeded(endpoint)  # a refusal of this one question is an answer
+
+    def _pause_s(self, breaker: Breaker, first_s: float) -> float:
+        return min(LAST_PAUSE_S, first_s * 2.0 ** min(breaker.failures, 10)) * self._jitter()
+
+    def describe(self, now: float) -> dict[str, dict[str, object]]:
+        """Every scope's state, for people to look at."""
+        return {name: breaker.describe(now) for name, breaker in self.scopes.items()}
