@@ -36,6 +36,7 @@ class Opened(NamedTuple):
     """Why a scope is silent, and until when."""
 
     error: ExchangeError
+    at: float
     until: float
 
 
@@ -56,7 +57,7 @@ class Breaker:
         """The error that keeps a call from being made at `now`, with when to come back; None for none."""
         if self._opened is None:
             return None
-        error, until = self._opened
+        error, _, until = self._opened
         if now < until:
             return type(error)(error.detail, retry_after_s=until - now)
         if now < self._probing_until:
@@ -68,24 +69,25 @@ class Breaker:
         if self._opened is not None:
             self._probing_until = now + self._probe_s
 
-    def open(self, error: ExchangeError, until: float) -> None:
-        """Be silent until `until` because of `error`; a longer silence is not shortened."""
+    def open(self, error: ExchangeError, now: float, pause_s: float) -> None:
+        """Be silent for `pause_s` because of `error`; a longer silence is not shortened."""
         self.failures += 1
         self._probing_until = float("-inf")
-        if self._opened is None or until > self._opened.until:
-            self._opened = Opened(error, until)
+        if self._opened is None or now + pause_s > self._opened.until:
+            self._opened = Opened(error, now, now + pause_s)
 
-    def close(self) -> None:
-        """Let everything through."""
-        self._opened = None
-        self._probing_until = float("-inf")
-        self.failures = 0
+    def close(self, asked_at: float) -> None:
+        """Let everything through, as a call of `asked_at` was answered; one from before the silence proves nothing."""
+        if self._opened is None or asked_at >= self._opened.at:
+            self._opened = None
+            self._probing_until = float("-inf")
+            self.failures = 0
 
     def describe(self, now: float) -> dict[str, object]:
         """For people to look at."""
         if self._opened is None:
             return {"state": "closed"}
-        error, until = self._opened
+        error, _, until = self._opened
         state = "open" if now < until else "half-open"
         return {"state": state, "reason": error.reason, "retry_after_s": round(max(0.0, until - now), 1)}
 
@@ -96,7 +98,7 @@ class Breakers:
     | error | scope | silence |
     |---|---|---|
     | AddressBanned (403) | address | the ban, ten minutes |
-    | CredentialsRefused | account | a minute |
+    | CredentialsRefused | account, and the endpoint | a minute |
     | RateExceeded (10006) | endpoint | until the reset that the answer names, else a growing pause |
     | transient ones, from the third in a row | endpoint | a growing pause with jitter, at most three seconds |
 
@@ -131,28 +133,28 @@ class Breakers:
         for breaker in breakers:
             breaker.enter(now)
 
-    def succeeded(self, endpoint: str) -> None:
-        """A call of `endpoint` was answered: nothing that it passed is broken."""
+    def succeeded(self, endpoint: str, asked_at: float) -> None:
+        """A call of `endpoint`, made at `asked_at`, was answered: nothing that it passed is broken."""
         self._in_a_row[endpoint] = 0
         for breaker in self._of(endpoint):
-            breaker.close()
+            breaker.close(asked_at)
 
-    def failed(self, endpoint: str, error: ExchangeError, now: float) -> None:
-        """A call of `endpoint` failed: open the scope that its error speaks of."""
+    def failed(self, endpoint: str, error: ExchangeError, now: float, asked_at: float) -> None:
+        """A call of `endpoint`, made at `asked_at`, failed: open the scope that its error speaks of."""
+        own = self.scopes[endpoint]
         if isinstance(error, AddressBanned):
-            self.scopes[ADDRESS].open(error, now + self._ban_s)
+            self.scopes[ADDRESS].open(error, now, self._ban_s)
         elif isinstance(error, CredentialsRefused):
-            self.scopes[ACCOUNT].open(error, now + CREDENTIALS_S)
+            for breaker in (self.scopes[ACCOUNT], own):
+                breaker.open(error, now, CREDENTIALS_S)
         elif isinstance(error, RateExceeded):
-            breaker = self.scopes[endpoint]
-            breaker.open(error, now + (error.retry_after_s or self._pause_s(breaker, RATE_S)))
+            own.open(error, now, error.retry_after_s or self._pause_s(own, RATE_S))
         elif isinstance(error, TRANSIENT):
             self._in_a_row[endpoint] += 1
             if self._in_a_row[endpoint] >= TOLERATED:
-                breaker = self.scopes[endpoint]
-                breaker.open(error, now + self._pause_s(breaker, FIRST_PAUSE_S))
+                own.open(error, now, self._pause_s(own, FIRST_PAUSE_S))
         else:
-            self.succeeded(endpoint)  # a refusal of this one question is an answer
+            self.succeeded(endpoint, asked_at)  # a refusal of this one question is an answer
 
     def _pause_s(self, breaker: Breaker, first_s: float) -> float:
         return min(LAST_PAUSE_S, first_s * 2.0 ** min(breaker.failures, 10)) * self._jitter()

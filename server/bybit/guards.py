@@ -48,12 +48,13 @@ class Guards:
 
     async def run(self, endpoint: str, work: Callable[[], T], *, timeout_s: float) -> T:
         """What `work` returns from a thread, once admitted. Raises ExchangeError, and learns from it."""
+        asked_at = self._clock()
         try:
             answer = await self.pools[endpoint].run(work, timeout_s=timeout_s)
         except ExchangeError as error:
-            self.breakers.failed(endpoint, error, self._clock())
+            self.breakers.failed(endpoint, error, self._clock(), asked_at)
             raise
-        self.breakers.succeeded(endpoint)
+        self.breakers.succeeded(endpoint, asked_at)
         return answer
 
     def describe(self) -> dict[str, Any]:

@@ -49,11 +49,11 @@ def admitted(guard: Breakers, now: float) -> set[str]:
 def test_ban_silences_everything_and_one_probe_ends_it() -> None:
     """After a 403 nothing is called for ten minutes, then one call only, whose success opens all."""
     guard = breakers()
-    guard.failed("tickers", AddressBanned("banned"), 0.0)
+    guard.failed("tickers", AddressBanned("banned"), 0.0, 0.0)
     assert admitted(guard, 1.0) == admitted(guard, BAN_S - 0.001) == set()
     assert admitted(guard, BAN_S) == {"tickers"}
     assert admitted(guard, BAN_S + 1) == set()
-    guard.succeeded("tickers")
+    guard.succeeded("tickers", BAN_S)
     assert admitted(guard, BAN_S + 1) == set(ENDPOINTS)
 
 
@@ -64,7 +64,7 @@ def test_ten_minutes_of_ban_cost_one_call() -> None:
         now = tick / 10
         for endpoint in admitted(guard, now):
             calls += 1
-            guard.failed(endpoint, AddressBanned("banned"), now)
+            guard.failed(endpoint, AddressBanned("banned"), now, now)
     assert (
         calls == 1 + 3 + 5
     )  # the first round finds all open but the first answer comes at once; then one in ten minutes
@@ -73,16 +73,26 @@ def test_ten_minutes_of_ban_cost_one_call() -> None:
 def test_refused_credentials_leave_the_market_alone() -> None:
     """The account is tried once a minute, market data goes on."""
     guard = breakers()
-    guard.failed("wallet", CredentialsRefused("no"), 0.0)
+    guard.failed("wallet", CredentialsRefused("no"), 0.0, 0.0)
     assert admitted(guard, 1.0) == {"tickers", "kline"}
     assert admitted(guard, CREDENTIALS_S) == {"tickers", "kline", "position"}
     assert admitted(guard, CREDENTIALS_S + 1) == {"tickers", "kline"}
 
 
+def test_answer_from_before_the_silence_proves_nothing() -> None:
+    """A call that was under way when the key was refused does not make it good again."""
+    guard = breakers()
+    guard.failed("position", CredentialsRefused("no"), 5.0, 4.0)
+    guard.succeeded("wallet", 4.5)
+    assert admitted(guard, 6.0) == {"tickers", "kline"}
+    guard.succeeded("wallet", 5.5)
+    assert admitted(guard, 6.0) == {"tickers", "kline", "wallet"}
+
+
 def test_rate_limit_waits_for_the_reset_it_names() -> None:
     """10006 silences its endpoint until the reset, and no other."""
     guard = breakers()
-    guard.failed("position", RateExceeded("slow down", retry_after_s=7.0), 0.0)
+    guard.failed("position", RateExceeded("slow down", retry_after_s=7.0), 0.0, 0.0)
     assert admitted(guard, 6.9) == {"tickers", "wallet", "kline"}
     assert "position" in admitted(guard, 7.0)
 
@@ -93,11 +103,11 @@ def test_transient_failures_pause_after_the_third(error: ExchangeError) -> None:
     guard = breakers()
     for _ in range(2):
         for _ in range(TOLERATED - 1):
-            guard.failed("tickers", error, 0.0)
+            guard.failed("tickers", error, 0.0, 0.0)
         assert "tickers" in admitted(guard, 0.0)
-        guard.succeeded("tickers")
+        guard.succeeded("tickers", BAN_S)
     for _ in range(TOLERATED):
-        guard.failed("tickers", error, 0.0)
+        guard.failed("tickers", error, 0.0, 0.0)
     assert admitted(guard, 0.1) == {"position", "wallet", "kline"}
     assert "tickers" in admitted(guard, LAST_PAUSE_S)
 
@@ -106,15 +116,15 @@ def test_refusal_of_one_question_is_an_answer() -> None:
     """An unknown retCode closes what its endpoint had open: somebody answered."""
     guard = breakers()
     for _ in range(TOLERATED):
-        guard.failed("kline", ExchangeTimeout("t"), 0.0)
-    guard.failed("kline", CallRefused("no"), 1.0)
+        guard.failed("kline", ExchangeTimeout("t"), 0.0, 0.0)
+    guard.failed("kline", CallRefused("no"), 1.0, 1.0)
     assert admitted(guard, 1.0) == set(ENDPOINTS)
 
 
 def test_refusal_says_why_and_when() -> None:
     """The refusal is the error that opened the breaker, with the time that is left."""
     guard = breakers()
-    guard.failed("wallet", CredentialsRefused("the key is unknown"), 100.0)
+    guard.failed("wallet", CredentialsRefused("the key is unknown"), 100.0, 100.0)
     with pytest.raises(CredentialsRefused, match="the key is unknown") as caught:
         guard.admit("wallet", 110.0)
     assert caught.value.retry_after_s == pytest.approx(CREDENTIALS_S - 10)
@@ -147,9 +157,9 @@ def test_breakers_are_never_stuck(history: list[tuple[str, float, ExchangeError 
         if endpoint not in admitted_one(guard, endpoint, now) or outcome == "lost":
             continue
         if isinstance(outcome, ExchangeError):
-            guard.failed(endpoint, outcome, now)
+            guard.failed(endpoint, outcome, now, now)
         else:
-            guard.succeeded(endpoint)
+            guard.succeeded(endpoint, now)
     for endpoint in ENDPOINTS:
         now += BAN_S + PROBE_S
         assert admitted_one(guard, endpoint, now)
