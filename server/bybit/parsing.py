@@ -229,9 +229,21 @@ def _instrument(row: wire.Instrument) -> Instrument:
 
 
 def parse_instrument_page(raw: bytes | Raw) -> tuple[Instruments, str]:
-    """One page of the instrument list by symbol, and the cursor of the next ("" after the last)."""
+    """One page of the instrument list by symbol, and the cursor of the next ("" after the last).
+
+    A row that cannot be believed is left out: it must not take every other symbol with it.
+    """
     page = decode(raw, wire.InstrumentPage)
-    return {row.symbol: _instrument(row) for row in page.rows}, page.nextPageCursor
+    instruments: Instruments = {}
+    for raw_row in page.rows:
+        try:
+            row = decode(raw_row, wire.Instrument)
+            instruments[row.symbol] = _instrument(row)
+        except BadAnswer:
+            continue
+    if page.rows and not instruments:
+        raise BadAnswer("the exchange's list of instruments has no row that can be believed")
+    return instruments, page.nextPageCursor
 
 
 def parse_server_time(raw: bytes | Raw) -> int:

@@ -152,7 +152,7 @@ class Instrument(Struct):
 class InstrumentPage(Struct):
     """One page of Get Instruments Info."""
 
-    rows: list[Instrument] = msgspec.field(name="list")
+    rows: list[Raw] = msgspec.field(name="list")
     nextPageCursor: str = ""
 
 
@@ -164,7 +164,8 @@ class Time(Struct):
 
 
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {
-    kind: msgspec.json.Decoder(kind) for kind in (Envelope, Tickers, Kline, Positions, Wallet, InstrumentPage, Time)
+    kind: msgspec.json.Decoder(kind)
+    for kind in (Envelope, Tickers, Kline, Positions, Wallet, InstrumentPage, Instrument, Time)
 }
 
 

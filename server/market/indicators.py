@@ -5,6 +5,7 @@ exponential average that starts from a simple one. A value without enough candle
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,9 @@ from ..errors import InsufficientCandles, InvalidRequest
 from ..models import Candles
 
 Array = NDArray[np.float64]
+
+is_whole = re.compile(r"[0-9]{1,6}").fullmatch
+is_decimal = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?").fullmatch
 
 MIN_CANDLES = 20
 
@@ -139,10 +143,8 @@ def _question(name: str) -> Question:
 
 
 def _parameter(indicator: Indicator, parameter: Parameter, text: str) -> float:
-    try:
-        value = float(text) if parameter.name in ("up", "down") else int(text)
-    except ValueError:
-        value = math.nan
+    is_written = is_decimal if parameter.name in ("up", "down") else is_whole
+    value = float(text) if is_written(text) else math.nan
     if not parameter.lowest <= value <= parameter.highest:
         allowed = f"{parameter.lowest:g} to {parameter.highest:g}"
         raise InvalidRequest("names", f"{parameter.name} of {indicator.name} is {text[:20]!r}; allowed: {allowed}")

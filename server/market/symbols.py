@@ -10,6 +10,7 @@ from ..models import Kind, Part, Topic
 from .feeds import Feeds
 
 LIST_AGE_S = 300.0
+DOUBT_AGE_S = 30.0
 PATIENCE_S = 3.0
 
 is_well_formed = re.compile(r"[A-Z0-9][A-Z0-9-]{1,39}").fullmatch
@@ -25,10 +26,12 @@ class Symbols:
     def known(self, symbol: str, category: str) -> bool | None:
         """Whether the list has `symbol`; None while no list was ever read. Never waits."""
         topic = Topic(Kind.INSTRUMENTS, category=category)
-        if self._feeds.peek(topic, LIST_AGE_S) is None:
-            self._feeds.refresh((topic,))
         reading = self._feeds.part(topic).reading
-        return None if reading is None else symbol in reading.value
+        is_listed = reading is not None and symbol in reading.value
+        # One that is not there may be new, or have been missed: then the list is looked at again, but not for each.
+        if self._feeds.peek(topic, LIST_AGE_S if is_listed else DOUBT_AGE_S) is None:
+            self._feeds.refresh((topic,))
+        return None if reading is None else is_listed
 
     async def require(self, symbol: str, category: str) -> None:
         """Return if `symbol` exists. Raises InvalidRequest, UnknownSymbol, or ExchangeError while there is no list.

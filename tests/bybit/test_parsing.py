@@ -561,6 +561,8 @@ def test_instrument_page() -> None:
     ]
     assert list(instruments) == [instrument.symbol for instrument in instruments.values()]
     assert parsing.parse_instrument_page(listing()) == ({}, "")
+    broken = {**SPOT, "priceFilter": {"tickSize": "1E-8"}}
+    assert list(parsing.parse_instrument_page(listing(broken, LINEAR))[0]) == [LINEAR["symbol"]]
 
 
 def test_server_time() -> None:
