@@ -10,8 +10,9 @@ from aiojobs.aiohttp import spawn
 
 from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated, UnknownSymbol
 from ..market.symbols import check_form
+from ..realtime.farewell import CLOSE_CODE, CLOSE_S, farewell
 from ..realtime.frames import message_frame
-from ..realtime.session import CLOSE_CODE, CLOSE_S, Session, farewell, parse_message
+from ..realtime.session import Session, parse_message
 from ..telemetry import get_logger
 from .auth import bearer
 from .keys import ACCESS, HUB, LOAD, SETTINGS, SNAPSHOTS, SYMBOLS
@@ -22,7 +23,7 @@ routes = web.RouteTableDef()
 log = get_logger(__name__)
 
 
-@routes.get("/ws/positions/{symbol}")
+@routes.get("/ws/positions/{symbol}", allow_head=False)
 async def positions(request: web.Request) -> web.StreamResponse:
     """Position, balance and price of one symbol, pushed at an interval or live."""
     ws = await _upgraded(request)
@@ -57,7 +58,10 @@ async def _upgraded(request: web.Request) -> web.WebSocketResponse:
     )
     if not ws.can_prepare(request):
         raise InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade")
-    await ws.prepare(request)
+    try:
+        await ws.prepare(request)
+    except ConnectionError as error:
+        raise InvalidRequest("upgrade", "the connection was lost within the handshake") from error
     return ws
 
 
@@ -143,11 +147,12 @@ async def _run(session: Session) -> None:
 
 
 def _log_end(request: web.Request, ws: web.WebSocketResponse, session: Session | None, duration_s: float) -> None:
+    code = ws.get(CLOSE_CODE, ws.close_code)
     log.info(
         "connection_ended",
         path=request.path,
         remote=request.remote,
-        code=ws.get(CLOSE_CODE, ws.close_code),
+        code=None if code is None else int(code),
         duration_s=round(duration_s, 3),
         interval_s=session.interval_s if session else None,
         frames=session.outbox.frames_sent if session else 0,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from aiojobs import Scheduler
 
-from ..errors import InternalError
+from ..errors import GatewayError, InternalError
 from ..models import Kind, Topic
 from ..telemetry import get_logger
 from .frames import Frame
@@ -84,21 +84,27 @@ class Hub:
             await self._scheduler.spawn(self._ask(session.symbol), name=f"asker {session.symbol}")
 
     async def _ask(self, symbol: str) -> None:
-        """One symbol's asker, until its last live session has gone. A bug ends the sessions that it served."""
+        """One symbol's asker, until its last live session has gone; what goes wrong here ends all of them."""
         try:
             await self._ask_on(symbol)
+        except GatewayError as error:
+            self._end_live(symbol, error)
         except Exception:
             log.exception("asker_crashed", symbol=symbol)
-            for session in self._live.get(symbol, ()):
-                session.end(InternalError("a bug of the gateway"))
+            self._end_live(symbol, InternalError("a bug of the gateway"))
         finally:
             self._asked.discard(symbol)
+
+    def _end_live(self, symbol: str, error: GatewayError) -> None:
+        for session in self._live.get(symbol, ()):
+            session.end(error)
 
     async def _ask_on(self, symbol: str) -> None:
         # What its first session has just been shown, most likely: then this shows nobody anything.
         shown = await self._show(symbol, None)
         while symbol in self._live:
             due = self._clock() + self._live_poll_s
+            next(iter(self._live[symbol])).check()  # one for all
             await self._refresh(symbol)
             shown = await self._show(symbol, shown)
             await asyncio.sleep(max(0.0, due - self._clock()))

@@ -1,38 +1,29 @@
 """Session: one WebSocket client on one symbol, from its first snapshot to its close code."""
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSMsgType, web
 
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
-from ..telemetry import get_logger
+from .farewell import CLOSE_S, FAREWELL, farewell, let_go
 from .frames import ErrorMessage, Frame, HeartbeatMessage, message_frame
 from .outbox import Outbox
 from .snapshots import Snapshots
 
-log = get_logger(__name__)
-
 FIRST_WAIT_S = 0.9
 TICK_WAIT_S = 0.5
 HEARTBEAT_S = 15.0
-CLOSE_S = 1.0
-FLUSH_LOOK_S = 0.02
 PHASE = 0.1
 """How much of an interval a session's phase may lie after its first snapshot, so that a burst of connects spreads."""
 
 
 OPERATIONS = ("ping", "auth")
-
-FAREWELL = web.ResponseKey("FAREWELL", asyncio.Task[None])
-CLOSE_CODE = web.ResponseKey("CLOSE_CODE", int)
-"""What a socket was closed with by us; absent where the client went first."""
 
 
 class ClientMessage(msgspec.Struct, frozen=True):
@@ -56,8 +47,8 @@ class Gathering(Protocol):
 class Session:
     """Pushes one symbol's snapshots to one socket: at its own steady interval, or live for interval 0.
 
-    `run` is its aiojobs job, `listen` runs in the request's handler; both end when the socket does. Whatever ends it,
-    `close` is passed through once and bounds the farewell.
+    `run` is its aiojobs job, `listen` runs in the request's handler; both end when the socket does. Whatever of ours
+    ends it passes through `end`, and the first reason counts.
     """
 
     def __init__(
@@ -85,6 +76,7 @@ class Session:
         self._hub = hub
         self._settings = settings
         self._known = known
+        self._is_known = False
         self._admit = admit
         self._clock = clock
         self._wake = asyncio.Event()
@@ -105,7 +97,10 @@ class Session:
         return self.interval_s == 0
 
     async def run(self) -> None:
-        """The job: the first snapshot within a second, then one each interval, statuses and heartbeats between."""
+        """The job: the first snapshot within a second, then one each interval, statuses and heartbeats between.
+
+        Raises UnknownSymbol once the list of symbols is there without the session's.
+        """
         started, phase_s = self._clock(), random.uniform(0, PHASE) * self.interval_s
         await self._tick(FIRST_WAIT_S)
         if self.is_live:
@@ -131,6 +126,7 @@ class Session:
         if missing := self._snapshots.too_old(self.symbol, self.max_age_s):
             if flights := self._snapshots.readings.refresh(missing):
                 await asyncio.wait(flights, timeout=wait_s)
+        self.check()
         self.show(self._snapshots.frame(self.symbol, self.max_age_s))
 
     async def _rest(self, until: float) -> None:
@@ -165,18 +161,22 @@ class Session:
             self._wake.clear()
         return self._clock()
 
+    def check(self) -> None:
+        """Return while the symbol may exist. Raises UnknownSymbol where the list, which may come late, has it not.
+
+        Once it was there it is not doubted any more: a list that lacks something must not end what works.
+        """
+        if not self._is_known:
+            if (known := self._known(self.symbol)) is False:
+                raise UnknownSymbol(f"the exchange has no symbol {self.symbol}")
+            self._is_known = known is True
+
     def wake(self) -> None:
         """Look now whether what is stale has changed."""
         self._wake.set()
 
     def show(self, frame: Frame) -> None:
-        """Offer a snapshot; where its stale parts are not those told last, say so in a status too.
-
-        The list of symbols may have come, or changed, since the session began: then one that is not there ends it.
-        """
-        if self._known(self.symbol) is False:
-            self.end(UnknownSymbol(f"the exchange has no symbol {self.symbol}"))
-            return
+        """Offer a snapshot; where its stale parts are not those told last, say so in a status too."""
         self.outbox.offer(frame)
         self.announce(frame.stale)
 
@@ -243,58 +243,7 @@ class Session:
     async def finish(self) -> None:
         """After the socket has ended: wait for the farewell if there is one, and let go of the transport."""
         self.outbox.close()
-        if (closing := self.ws.get(FAREWELL)) is not None:
-            await asyncio.wait({closing})
-        else:
-            await _let_go(self._transport)
-
-
-def farewell(ws: web.WebSocketResponse, transport: asyncio.Transport, error: GatewayError) -> "asyncio.Task[None]":
-    """Close with `error`'s code and reason, unless a farewell is under way: the first one counts, and is given back.
-
-    It is polite for at most CLOSE_S, then does without asking; it never raises. To be waited for, not cancelled.
-    """
-    if (closing := ws.get(FAREWELL)) is None:
-        code = outcome_of(error).close_code or WSCloseCode.INTERNAL_ERROR
-        ws[CLOSE_CODE] = int(code)
-        closing = ws[FAREWELL] = asyncio.create_task(_farewell(ws, transport, code, close_reason(error)))
-    return closing
-
-
-async def _farewell(ws: web.WebSocketResponse, transport: asyncio.Transport, code: int, reason: bytes) -> None:
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            # Waiting for the buffer to drain would wait for ever for a reader that has stopped.
-            await ws.close(code=code, message=reason, drain=False)
-            await _flushed(transport)
-    except TimeoutError:
-        pass
-    except Exception:
-        log.exception("farewell_failed")
-    if transport.get_write_buffer_size() or not transport.is_closing():
-        transport.abort()
-
-
-async def _let_go(transport: asyncio.Transport) -> None:
-    """Leave what is still to be written up to CLOSE_S, then give it up."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_S):
-            await _flushed(transport)
-    if transport.get_write_buffer_size():
-        transport.abort()
-
-
-async def _flushed(transport: asyncio.Transport) -> None:
-    """Return once nothing waits to be written; asyncio tells nobody of it, so look now and then."""
-    while transport.get_write_buffer_size():  # noqa: ASYNC110  there is no event to wait for
-        await asyncio.sleep(FLUSH_LOOK_S)
-
-
-def close_reason(error: GatewayError) -> bytes:
-    """The reason of a close frame: the detail and when to come back, at most 123 bytes of whole characters."""
-    retry = "" if error.retry_after_s is None else f"; retry after {error.retry_after_s:g} s"
-    room = 123 - len(retry.encode())
-    return error.detail.encode()[:room].decode(errors="ignore").encode() + retry.encode()
+        await let_go(self.ws, self._transport)
 
 
 def parse_message(text: str) -> ClientMessage:

@@ -76,13 +76,25 @@ class RawSocket:
         cls, gateway: Gateway, path: str, *, headers: dict[str, str] | None = None, small: bool = False
     ) -> "RawSocket":
         """Connect and upgrade; `small` keeps what the kernel buffers for a reader that stops to a few kilobytes."""
+        self = await cls.ask(gateway, path, headers=headers, small=small)
+        async with asyncio.timeout(10):
+            while b"\r\n\r\n" not in self._data:
+                await self._receive()
+        head, _, self._data = self._data.partition(b"\r\n\r\n")
+        self.response = head.decode()
+        return self
+
+    @classmethod
+    async def ask(
+        cls, gateway: Gateway, path: str, *, headers: dict[str, str] | None = None, small: bool = False
+    ) -> "RawSocket":
+        """Connect and send the handshake, without waiting for its answer."""
         loop = asyncio.get_running_loop()
         sock = socket.socket()
         sock.setblocking(False)
         if small:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER_BYTES)
         await loop.sock_connect(sock, (gateway.host, gateway.port))
-        self = cls(sock)
         lines = [
             f"GET {path} HTTP/1.1",
             f"Host: {gateway.host}:{gateway.port}",
@@ -94,12 +106,7 @@ class RawSocket:
             *(f"{name}: {value}" for name, value in (headers or {}).items()),
         ]
         await loop.sock_sendall(sock, ("\r\n".join(lines) + "\r\n\r\n").encode())
-        async with asyncio.timeout(10):
-            while b"\r\n\r\n" not in self._data:
-                await self._receive()
-        head, _, self._data = self._data.partition(b"\r\n\r\n")
-        self.response = head.decode()
-        return self
+        return cls(sock)
 
     async def _receive(self) -> None:
         data = await asyncio.get_running_loop().sock_recv(self._sock, 65536)
@@ -124,19 +131,33 @@ class RawSocket:
                 if opcode == TEXT and (document := json.loads(payload))["type"] == kind:
                     return document
 
-    async def close_code(self, *, timeout_s: float = 10.0) -> int | None:
-        """The code of the close frame; None where the connection ends without one."""
+    async def rest(self, *, timeout_s: float = 10.0) -> list[tuple[int, bytes]]:
+        """Every frame until the connection's end, however it ends."""
+        frames: list[tuple[int, bytes]] = []
         with contextlib.suppress(EOFError, ConnectionError):
             async with asyncio.timeout(timeout_s):
                 while True:
-                    opcode, payload = await self.frame()
-                    if opcode == CLOSE:
-                        return int.from_bytes(payload[:2], "big")
-        return None
+                    frames.append(await self.frame())
+        return frames
+
+    async def close_code(self, *, timeout_s: float = 10.0) -> int | None:
+        """The code of the close frame, after which nothing follows; None where the connection ends without one."""
+        codes = [
+            int.from_bytes(payload[:2], "big") if opcode == CLOSE else None
+            for opcode, payload in await self.rest(timeout_s=timeout_s)
+        ]
+        assert all(code is None for code in codes[:-1])
+        return codes[-1] if codes else None
 
     async def send(self, opcode: int, payload: bytes = b"") -> None:
         """Send one frame."""
         await asyncio.get_running_loop().sock_sendall(self._sock, client_frame(opcode, payload))
+
+    async def flood(self, opcode: int, payload: bytes) -> None:
+        """Send that frame for ever, until the connection is lost. Raises OSError then."""
+        frames = client_frame(opcode, payload) * 200
+        while True:
+            await asyncio.get_running_loop().sock_sendall(self._sock, frames)
 
     def reset(self) -> None:
         """Vanish with a TCP reset."""
@@ -179,12 +200,16 @@ def jobs(gateway: Gateway) -> list[str | None]:
     return sorted((job.get_name() for job in scheduler), key=str)
 
 
-async def settled(gateway: Gateway, *, timeout_s: float = 10.0) -> None:
-    """Return once no trace of a socket is left: no session, no place taken, and no job but the herald."""
+async def settled(gateway: Gateway, *, but: int = 0, timeout_s: float = 10.0) -> None:
+    """Return once no trace of a socket is left: no session, no place taken, and no job but the herald's.
+
+    `but` polled sessions may be left, with their places and jobs.
+    """
     app = gateway.app
     await eventually(
-        lambda: not len(app[HUB]) and not app[LOAD].sockets and jobs(gateway) == ["herald"], timeout_s=timeout_s
+        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + 1), timeout_s=timeout_s
     )
+    assert "herald" in jobs(gateway)
 
 
 async def only_left(before: set["asyncio.Task[Any]"]) -> None:

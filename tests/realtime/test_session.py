@@ -2,19 +2,20 @@
 
 import asyncio
 import json
+import time
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
-from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.api.keys import HUB, LOAD
-from server.errors import GatewayError, GoingAway, InvalidRequest, TooSlow, UnknownSymbol
-from server.realtime.session import CLOSE_S, ClientMessage, Session, close_reason, farewell, parse_message
+from server.errors import InvalidRequest, TooSlow, UnknownSymbol
+from server.realtime.session import HEARTBEAT_S, ClientMessage, Session, parse_message
 from server.realtime.snapshots import Snapshots
 from tests.conftest import Exchange, Gateway, StartGateway, closing, receive
 
@@ -52,6 +53,13 @@ def only(gateway: Gateway) -> Session:
     return session
 
 
+@pytest.fixture
+def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A farewell is given 0.3 s instead of one."""
+    for module in ("farewell", "session"):
+        monkeypatch.setattr(f"server.realtime.{module}.CLOSE_S", 0.3)
+
+
 # Pace
 
 
@@ -83,19 +91,19 @@ async def test_pace_is_steady_and_does_not_drift(start_gateway: StartGateway) ->
 
 
 async def test_slow_calls_do_not_shift_the_pace(start_gateway: StartGateway, exchange: Exchange) -> None:
-    """With every call taking 60 ms, the interval is still the interval."""
-    await exchange.fault("*", latency_s=0.06)
+    """With every call taking 40 ms, the interval is still the interval."""
+    await exchange.fault("*", latency_s=0.04)
     await _keeps_its_pace(await start_gateway())
 
 
 async def _keeps_its_pace(gateway: Gateway) -> None:
-    async with gateway.ws_connect(f"{BTC}?interval=0.15") as ws:
-        stamps = [(await receive(ws))["timestamp_ms"] for _ in range(14)]
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
+        stamps = [(await receive(ws))["timestamp_ms"] for _ in range(13)]
     gaps = [after - before for before, after in pairwise(stamps)]
-    assert 75 <= gaps[0] <= 1.2 * 150 + 75, gaps  # the tick itself may wait half an interval for its parts
-    assert sum(gaps[1:]) / len(gaps[1:]) == pytest.approx(150, abs=8)
-    strays = [stamp - stamps[1] - 150 * number for number, stamp in enumerate(stamps[1:])]
-    assert max(strays) - min(strays) < 120, strays
+    assert 49 <= gaps[0] <= 1.2 * 100 + 50, gaps  # the tick itself may wait half an interval for its parts
+    offsets = [(stamp - stamps[1] + 50) % 100 - 50 for stamp in stamps[2:]]
+    assert median(map(abs, offsets)) < 15, "on the beat of the first tick, and without drift"
+    assert 10.5 < (stamps[-1] - stamps[1]) / 100 < 12.6, "eleven beats, of which a busy machine may miss one"
 
 
 async def test_a_slow_first_answer_does_not_crowd_the_second(start_gateway: StartGateway, exchange: Exchange) -> None:
@@ -110,28 +118,39 @@ async def test_a_slow_first_answer_does_not_crowd_the_second(start_gateway: Star
 
 
 async def test_the_phase_of_sessions_differs(start_gateway: StartGateway) -> None:
-    """Sessions that connect together do not tick together, and each keeps at least its interval before the second."""
+    """Sessions that connect together do not tick together, and each keeps its distance to the first snapshot."""
     gateway = await start_gateway()
-    sockets = [await gateway.ws_connect(f"{BTC}?interval=1") for _ in range(8)]
-    firsts = [await receive(ws) for ws in sockets]
-    seconds = await asyncio.gather(*(receive(ws) for ws in sockets))
-    gaps = [second["timestamp_ms"] - first["timestamp_ms"] for first, second in zip(firsts, seconds, strict=True)]
-    assert all(500 <= gap <= 1_300 for gap in gaps)
-    assert max(gaps) - min(gaps) > 10
-    assert len({second["seq"] for second in seconds}) > 1
+    sockets = [await gateway.ws_connect(f"{BTC}?interval=0.6") for _ in range(10)]
+    firsts = [(await receive(ws))["timestamp_ms"] for ws in sockets]
+
+    async def second(ws: aiohttp.ClientWebSocketResponse) -> tuple[int, float]:
+        return (await receive(ws))["timestamp_ms"], now()
+
+    seconds = await asyncio.gather(*map(second, sockets))
+    gaps = [stamp - first for (stamp, _), first in zip(seconds, firsts, strict=True)]
+    assert all(300 <= gap <= 800 for gap in gaps)
+    spreads = [_spread(seconds)]
+    while spreads[-1] < 0.01 and len(spreads) < 4:  # a busy machine may have held all of them up
+        spreads.append(_spread(await asyncio.gather(*map(second, sockets))))
+    assert spreads[-1] >= 0.01, spreads
+
+
+def _spread(arrivals: list[tuple[int, float]]) -> float:
+    times = [arrival for _, arrival in arrivals]
+    return max(times) - min(times)
 
 
 async def test_a_hundred_sockets_cost_what_one_costs(start_gateway: StartGateway, exchange: Exchange) -> None:
     """On one symbol the calls to the exchange follow from the age that is asked for, not from the number of sockets."""
     gateway = await start_gateway()
-    sockets = await asyncio.gather(*(gateway.ws_connect(f"{BTC}?interval=0.6") for _ in range(100)))
+    sockets = await asyncio.gather(*(gateway.ws_connect(f"{BTC}?interval=0.4") for _ in range(100)))
     await asyncio.gather(*(receive(ws) for ws in sockets))
     before, started = await exchange.calls(), now()
-    await asyncio.gather(*(receive(ws) for ws in sockets for _ in range(1)))
-    await asyncio.gather(*(receive(ws) for ws in sockets))
+    for _ in range(2):
+        await asyncio.gather(*(receive(ws) for ws in sockets))
     elapsed_s, after = now() - started, await exchange.calls()
     for path in ("/v5/market/tickers", "/v5/position/list", "/v5/account/wallet-balance"):
-        assert after[path] - before[path] <= elapsed_s / 0.3 + 2, path
+        assert after[path] - before[path] <= elapsed_s / 0.2 + 2, path
     assert after.get("/v5/market/instruments-info", 0) <= 2
 
 
@@ -141,7 +160,7 @@ async def test_a_hundred_sockets_cost_what_one_costs(start_gateway: StartGateway
 @pytest.mark.parametrize(
     ("part", "fault", "code", "temporary"),
     [
-        ("position", {"ret_code": 10003}, "upstream_unavailable", False),
+        ("position", {"ret_code": 110001}, "upstream_unavailable", True),
         ("balance", {"status": 502}, "upstream_unavailable", True),
         ("price", {"reset": True}, "upstream_unavailable", True),
         ("price", {"hang": True}, "upstream_timeout", True),
@@ -152,7 +171,7 @@ async def test_failure_and_recovery_are_told_at_once(
 ) -> None:
     """A failed part is told in a status with its error, keeps its last value, and its recovery is told as well."""
     await exchange.freeze(1_732_280_123_456)
-    gateway = await start_gateway(bybit={"call_timeout_s": 0.3})
+    gateway = await start_gateway(bybit={"call_timeout_s": 0.5 if "hang" in fault else 5.0})
     async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
         healthy = await receive(ws)
         assert healthy["stale"] == []
@@ -194,8 +213,8 @@ async def test_an_idle_session_is_told_by_the_failure_of_another(
 
 async def test_a_hanging_call_makes_a_part_stale_by_age(start_gateway: StartGateway, exchange: Exchange) -> None:
     """Without any failure a part is told stale once it is too old, without an error, and its last value stays."""
-    gateway = await start_gateway(freshness={"stale_after_s": 0.8, "max_age_s": 0.1}, bybit={"call_timeout_s": 30.0})
-    async with gateway.ws_connect(f"{BTC}?interval=0.4") as ws:
+    gateway = await start_gateway(freshness={"stale_after_s": 0.4, "max_age_s": 0.1}, bybit={"call_timeout_s": 30.0})
+    async with gateway.ws_connect(f"{BTC}?interval=0.2") as ws:
         healthy = await receive(ws)
         await exchange.fault("wallet", hang=True)
         status = await receive(ws, "status")
@@ -203,7 +222,7 @@ async def test_a_hanging_call_makes_a_part_stale_by_age(start_gateway: StartGate
         old = await receive(ws)
         assert old["stale"] == ["balance"]
         assert old["balance"] == healthy["balance"]
-        assert old["age_ms"]["balance"] > 800
+        assert old["age_ms"]["balance"] > 400
         await exchange.heal()
         while (await receive(ws, "status"))["stale"]:
             pass
@@ -214,7 +233,7 @@ async def test_between_its_questions_a_hanging_call_is_told_when_it_is_overdue(
     start_gateway: StartGateway, exchange: Exchange
 ) -> None:
     """A session that has asked and got no answer is told when its part becomes too old, before it asks again."""
-    gateway = await start_gateway(freshness={"stale_after_s": 1.5, "max_age_s": 0.01}, bybit={"call_timeout_s": 30.0})
+    gateway = await start_gateway(freshness={"stale_after_s": 1.2, "max_age_s": 0.01}, bybit={"call_timeout_s": 30.0})
     async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
         first = await receive(ws)
     await eventually(lambda: _age_s(first) > 0.1)
@@ -224,14 +243,14 @@ async def test_between_its_questions_a_hanging_call_is_told_when_it_is_overdue(
         assert snapshot["stale"] == []
         status = await receive(ws, "status", timeout_s=3)
     assert (status["stale"], status["error"]) == (["price"], None)
-    assert 1_500 <= status["timestamp_ms"] - snapshot["timestamp_ms"] + snapshot["age_ms"]["price"] < 1_700
+    assert 1_200 <= status["timestamp_ms"] - snapshot["timestamp_ms"] + snapshot["age_ms"]["price"] < 1_500
 
 
 async def test_a_healthy_session_is_not_told_stale_between_its_ticks(start_gateway: StartGateway) -> None:
     """Readings grow older than the limit between two questions, and that is as it should be: no status at all."""
     gateway = await start_gateway(freshness={"stale_after_s": 0.2, "max_age_s": 0.1})
-    async with gateway.ws_connect(f"{BTC}?interval=0.6") as ws:
-        messages = await collect(ws, 1.6)
+    async with gateway.ws_connect(f"{BTC}?interval=0.4") as ws:
+        messages = await collect(ws, 1.1)
     assert {message["type"] for message in messages} == {"snapshot"}
     assert len(messages) >= 3
     assert all(message["stale"] == [] for message in messages)
@@ -239,12 +258,12 @@ async def test_a_healthy_session_is_not_told_stale_between_its_ticks(start_gatew
 
 async def test_only_what_failed_is_told_between_the_ticks(start_gateway: StartGateway, exchange: Exchange) -> None:
     """Another's call under way makes nothing stale for one that waits for its next tick, whatever else fails then."""
-    gateway = await start_gateway(freshness={"stale_after_s": 0.3, "max_age_s": 0.1})
+    gateway = await start_gateway(freshness={"stale_after_s": 0.2, "max_age_s": 0.1})
     async with gateway.ws_connect(f"{BTC}?interval=60") as idle:
         first = await receive(idle)
-        await eventually(lambda: _age_s(first) > 0.5)
-        await exchange.fault("tickers", latency_s=0.5)
-        await exchange.fault("position", latency_s=0.5)
+        await eventually(lambda: _age_s(first) > 0.3)
+        await exchange.fault("tickers", latency_s=0.4)
+        await exchange.fault("position", latency_s=0.4)
         await exchange.fault("wallet", status=500)
         async with gateway.ws_connect(f"{BTC}?interval=60") as other:
             assert (await receive(idle, "status"))["stale"] == ["balance"]
@@ -252,13 +271,12 @@ async def test_only_what_failed_is_told_between_the_ticks(start_gateway: StartGa
             await exchange.heal()
             async with gateway.get("/balance?max_age_ms=0") as response:
                 await response.read()
-        assert [message["stale"] for message in await collect(idle, 0.6) if message["type"] == "status"] in ([], [[]])
+        assert [message["stale"] for message in await collect(idle, 0.4) if message["type"] == "status"] in ([], [[]])
 
 
 def _age_s(snapshot: dict[str, Any]) -> float:
-    import time
-
-    return time.time() - snapshot["timestamp_ms"] / 1000
+    """How long ago a snapshot was encoded."""
+    return time.time() - float(snapshot["timestamp_ms"]) / 1000
 
 
 async def test_an_answer_that_came_too_late_does_not_hide_the_next(
@@ -266,10 +284,10 @@ async def test_an_answer_that_came_too_late_does_not_hide_the_next(
 ) -> None:
     """A reading that is stale on arrival heals nothing; the next good one is told to a session that waits."""
     gateway = await start_gateway(freshness={"stale_after_s": 0.3, "max_age_s": 0.1}, bybit={"call_timeout_s": 30.0})
-    await exchange.fault("tickers", latency_s=1.6, times=1)
+    await exchange.fault("tickers", latency_s=1.3, times=1)
     async with gateway.ws_connect(f"{BTC}?interval=0.2") as busy:
         asked_at = now()
-        await eventually(lambda: now() > asked_at + 0.3)
+        await eventually(lambda: now() > asked_at + 0.15)
         async with gateway.ws_connect(f"{BTC}?interval=60") as idle:
             assert (await receive(idle))["current_price"] is None
             assert (await receive(idle, "status"))["stale"] == ["price"]
@@ -280,7 +298,7 @@ async def test_an_answer_that_came_too_late_does_not_hide_the_next(
 async def test_without_keys_there_is_market_data_only(start_gateway: StartGateway) -> None:
     """Positions and balance are null and stale, the status says why and that it will not pass, and prices flow."""
     gateway = await start_gateway(bybit={"api_key": None, "api_secret": None})
-    async with gateway.ws_connect(f"{BTC}?interval=0.3") as ws:
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
         first = await receive(ws)
         assert first["stale"] == ["position", "balance"]
         assert (first["has_position"], first["positions"], first["balance"]) == (None, None, None)
@@ -289,7 +307,7 @@ async def test_without_keys_there_is_market_data_only(start_gateway: StartGatewa
         error = (await receive(ws, "status"))["error"]
         assert (error["code"], error["reason"]) == ("upstream_unavailable", "credentials_missing")
         assert error["temporary"] is False
-        later = await collect(ws, 1.0)
+        later = await collect(ws, 0.6)
         assert {message["type"] for message in later} == {"snapshot"}
 
 
@@ -319,7 +337,7 @@ async def test_each_list_is_told_once(start_gateway: StartGateway, exchange: Exc
     async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
         await receive(ws)
         await exchange.fault("wallet", status=500)
-        messages = await collect(ws, 1.2)
+        messages = await collect(ws, 0.7)
     statuses = [message["stale"] for message in messages if message["type"] == "status"]
     assert statuses == [["balance"]]
     assert messages[-1]["stale"] == ["balance"]
@@ -330,8 +348,9 @@ async def test_each_list_is_told_once(start_gateway: StartGateway, exchange: Exc
 
 @pytest.fixture
 def fast_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Heartbeats after 0.3 s of nothing instead of 15."""
-    monkeypatch.setattr("server.realtime.session.HEARTBEAT_S", 0.3)
+    """Heartbeats after 0.2 s of nothing instead of 15."""
+    assert HEARTBEAT_S == 15.0
+    monkeypatch.setattr("server.realtime.session.HEARTBEAT_S", 0.2)
 
 
 @pytest.mark.usefixtures("fast_heartbeat")
@@ -342,12 +361,12 @@ async def test_a_quiet_socket_has_a_heartbeat(start_gateway: StartGateway, excha
     gateway = await start_gateway()
     async with gateway.ws_connect(f"{BTC}?interval={interval}") as ws:
         stamps = [(await receive(ws))["timestamp_ms"]]
-        for _ in range(3):
+        for _ in range(2):
             beat = await receive(ws, "heartbeat")
             assert list(beat) == ["type", "timestamp_ms", "stale"]
             assert beat["stale"] == {}
             stamps.append(beat["timestamp_ms"])
-        assert all(after - before >= 290 for before, after in pairwise(stamps))
+        assert all(after - before >= 190 for before, after in pairwise(stamps))
         await exchange.fault("wallet", status=500)
         async with gateway.get("/balance?max_age_ms=0") as response:
             await response.read()
@@ -361,13 +380,13 @@ async def test_a_busy_socket_has_no_heartbeat(start_gateway: StartGateway) -> No
     gateway = await start_gateway(websocket={"messages_per_s": 100})
     async with gateway.ws_connect(f"{BTC}?interval=0.1") as busy, gateway.ws_connect(f"{BTC}?interval=60") as asking:
         await receive(asking)
-        kinds, end = set(), now() + 0.9
+        kinds, end = set(), now() + 0.5
         while (sent_at := now()) < end:
             await asking.send_json({"op": "ping"})
             kinds.add((await asking.receive_json())["type"])
             await eventually(lambda sent_at=sent_at: now() > sent_at + 0.05)  # type: ignore[misc]
         assert kinds == {"pong"}
-        assert {message["type"] for message in await collect(busy, 0.6)} == {"snapshot"}
+        assert {message["type"] for message in await collect(busy, 0.1)} == {"snapshot"}
 
 
 @pytest.mark.usefixtures("fast_heartbeat")
@@ -379,10 +398,10 @@ async def test_heartbeats_go_on_for_a_reader_that_stops(start_gateway: StartGate
         narrow(gateway)
         session = only(gateway)
         (transport,) = gateway.app[LOAD].sockets.values()
-        transport.write(b"\x8a\x00" * 100_000)  # unasked pongs: they may always be sent
+        transport.write((b"\x8a\x7d" + bytes(125)) * 1_000)  # unasked pongs: they may always be sent
         sent, started = session.outbox.frames_sent, now()
         assert transport.get_write_buffer_size() > 1024
-        await eventually(lambda: now() > started + 0.8)
+        await eventually(lambda: now() > started + 0.5)
         assert session.outbox.frames_sent == sent
         assert (await client.message("heartbeat"))["type"] == "heartbeat"
 
@@ -404,7 +423,7 @@ async def test_ping_is_answered_with_its_id(start_gateway: StartGateway) -> None
         assert (await receive(ws, "pong"))["id"] is None
 
 
-BAD_MESSAGES = [
+BAD_MESSAGES: list[str | bytes] = [
     "",
     "nonsense",
     "{",
@@ -496,25 +515,32 @@ async def test_a_flood_ends_the_socket(start_gateway: StartGateway) -> None:
 
 
 async def test_messages_within_the_rate_are_no_flood(start_gateway: StartGateway) -> None:
-    """The allowance comes back with time."""
-    gateway = await start_gateway(websocket={"messages_per_s": 20})
+    """The allowance comes back with time, but never more than that of one second."""
+    gateway = await start_gateway(websocket={"messages_per_s": 5})
     async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
         await receive(ws)
-        for number in range(40):
+        for count in (5, 1):
+            for number in range(count):
+                await ws.send_json({"op": "ping", "id": number})
+                assert (await receive(ws, "pong"))["id"] == number
             sent_at = now()
-            await ws.send_json({"op": "ping", "id": number})
-            assert (await receive(ws, "pong"))["id"] == number
-            await eventually(lambda sent_at=sent_at: now() > sent_at + 0.03)  # type: ignore[misc]
+            await eventually(lambda sent_at=sent_at: now() > sent_at + 0.25)  # type: ignore[misc]
+        await eventually(lambda: now() > sent_at + 1.1)
+        for _ in range(6):
+            await ws.send_json({"op": "ping"})
+        assert (await closing(ws))[0] == 1008
 
 
+@pytest.mark.usefixtures("short_farewell")
 async def test_a_flood_of_garbage_counts_too(start_gateway: StartGateway) -> None:
     """Messages that cannot be obeyed use up the allowance as well."""
     gateway = await start_gateway(websocket={"messages_per_s": 3})
     async with raw(gateway, f"{BTC}?interval=60") as client:
         await client.message()
-        for _ in range(50):
-            await client.send(BINARY, b"x")
+        flooding = asyncio.create_task(client.flood(BINARY, b"x"))
         assert await client.close_code() == 1008
+        await asyncio.wait({flooding})
+        assert isinstance(flooding.exception(), OSError)
     await settled(gateway)
 
 
@@ -563,9 +589,9 @@ async def test_clients_may_vanish_before_their_first_snapshot(start_gateway: Sta
 
 async def test_silence_ends_the_session(start_gateway: StartGateway) -> None:
     """A client that answers no protocol ping is let go after one and a half heartbeats, quietly."""
-    gateway = await start_gateway(websocket={"heartbeat_s": 0.3})
+    gateway = await start_gateway(websocket={"heartbeat_s": 0.2})
     async with gateway.ws_connect(f"{BTC}?interval=60") as alive, raw(gateway, f"{BTC}?interval=60") as client:
-        reading = asyncio.create_task(collect(alive, 1.2))  # reading is what answers pings
+        reading = asyncio.create_task(collect(alive, 0.9))  # reading is what answers pings
         assert (await client.frame())[0] == TEXT
         assert (await client.frame())[0] == PING
         await eventually(lambda: len(gateway.app[HUB]) == 1, timeout_s=3)
@@ -603,27 +629,21 @@ async def test_a_reader_that_stops_costs_itself_alone(start_gateway: StartGatewa
         outbox = line.session.outbox
         async with gateway.ws_connect("/ws/positions/XRPUSDT?interval=0.1") as other:
             highest, stamps = 0, []
-            while outbox.frames_conflated < 10:
+            while outbox.frames_conflated < 6:
                 stamps.append((await receive(other))["timestamp_ms"])
                 highest = max(highest, line.queued)
             assert highest < 2048 + 4096
             assert max(after - before for before, after in pairwise(stamps)) < 400
             newest = outbox._pending
             assert newest is not None
-            sequences = []
+            sequences: list[int] = []
             while not sequences or sequences[-1] < newest.sequence:
                 sequences.append((await client.message())["seq"])
             sequences += [(await client.message())["seq"] for _ in range(3)]
         assert sequences == sorted(set(sequences))
-        assert max(after - before for before, after in pairwise(sequences)) > 10
+        assert max(after - before for before, after in pairwise(sequences)) > 6
         assert outbox.last_sequence >= sequences[-1]
     await settled(gateway)
-
-
-@pytest.fixture
-def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A farewell is given 0.3 s instead of one."""
-    monkeypatch.setattr("server.realtime.session.CLOSE_S", 0.3)
 
 
 @pytest.mark.usefixtures("short_farewell")
@@ -672,12 +692,7 @@ async def test_a_flood_of_pings_from_a_stalled_reader_ends(start_gateway: StartG
     gateway = await start_gateway(websocket={"high_water_bytes": 1024, "slow_limit_s": 0.3})
     async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client:
         line = await stalled(gateway, client)
-
-        async def flood() -> None:
-            while True:
-                await client.send(PING, b"x" * 125)
-
-        flooding = asyncio.create_task(flood())
+        flooding = asyncio.create_task(client.flood(PING, b"x" * 125))
         highest = 0
 
         def is_gone() -> bool:
@@ -689,6 +704,33 @@ async def test_a_flood_of_pings_from_a_stalled_reader_ends(start_gateway: StartG
         await asyncio.wait({flooding})
         assert isinstance(flooding.exception(), OSError)
         assert highest < 400_000
+    await settled(gateway)
+
+
+@pytest.mark.usefixtures("short_farewell")
+async def test_a_stalled_reader_may_take_its_leave(start_gateway: StartGateway) -> None:
+    """A client that closes without having read what is on its way is given time for it, and then let go."""
+    gateway = await start_gateway()
+    async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client, raw(gateway, f"{BTC}?interval=60") as other:
+        await client.message()
+        await other.message()
+        narrow(gateway)
+        transports = gateway.app[LOAD].sockets.values()
+        await eventually(lambda: max(transport.get_write_buffer_size() for transport in transports) > 2000)
+        await client.send(CLOSE, b"\x03\xe8")
+        await settled(gateway, but=1, timeout_s=3)
+        assert await client.close_code() is None
+
+
+async def test_a_reader_behind_may_take_its_leave_politely(start_gateway: StartGateway) -> None:
+    """Who closes and then reads on finds what was on its way, and the answer to its close."""
+    gateway = await start_gateway()
+    async with raw(gateway, f"{BTC}?interval=0.1", small=True) as client:
+        line = await stalled(gateway, client)
+        await eventually(lambda: line.queued > 2000)
+        await client.send(CLOSE, b"\x03\xe8")
+        await eventually(lambda: line.session.ws.closed)
+        assert await client.close_code() == 1000
     await settled(gateway)
 
 
@@ -752,59 +794,6 @@ async def test_a_session_that_ended_takes_nothing_more(start_gateway: StartGatew
     assert session.outbox.frames_sent == sent
 
 
-@pytest.fixture
-async def handled(aiohttp_client: Any) -> Any:
-    """A server whose handler upgrades, hands its socket over, and returns when told: it never receives."""
-    sockets: asyncio.Queue[tuple[web.WebSocketResponse, asyncio.Transport]] = asyncio.Queue()
-    done = asyncio.Event()
-
-    async def handler(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(compress=False, timeout=CLOSE_S)
-        await ws.prepare(request)
-        assert isinstance(request.transport, asyncio.Transport)
-        sockets.put_nowait((ws, request.transport))
-        await done.wait()
-        return ws
-
-    app = web.Application()
-    app.router.add_get("/", handler)
-    gateway = await aiohttp_client(app)
-    yield gateway, sockets
-    done.set()
-
-
-async def test_farewell_does_not_need_the_handler_to_receive(handled: Any) -> None:
-    """A socket whose handler is busy elsewhere is closed with its code, and the client's answer is waited for."""
-    gateway, sockets = handled
-    async with gateway.ws_connect("/") as ws:
-        server_ws, transport = await sockets.get()
-        reading = asyncio.create_task(closing(ws))
-        await farewell(server_ws, transport, GoingAway("leaving", retry_after_s=2))
-        assert await reading == (1001, "leaving; retry after 2 s")
-        assert transport.is_closing()
-
-
-async def test_farewell_is_bounded(handled: Any) -> None:
-    """A client that answers nothing is let go after the farewell's time, the close frame sent."""
-    gateway, sockets = handled
-    async with raw(gateway, "/") as client:
-        server_ws, transport = await sockets.get()
-        started = now()
-        await farewell(server_ws, transport, GoingAway("leaving"))
-        assert now() - started < CLOSE_S + 0.5
-        assert await client.close_code() == 1001
-
-
-async def test_farewell_never_raises(handled: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    """What goes wrong in closing is logged, and the connection is gone all the same."""
-    gateway, sockets = handled
-    async with raw(gateway, "/") as client:
-        _, transport = await sockets.get()
-        await farewell(web.WebSocketResponse(), transport, GoingAway("never prepared"))
-        assert transport.is_closing()
-        assert await client.close_code() is None
-
-
 async def test_sessions_that_come_and_go_at_once_leave_nothing(start_gateway: StartGateway) -> None:
     """Many sockets that connect, read, and vanish in every way at the same time leave no trace."""
     gateway = await start_gateway(freshness={"live_poll_s": 0.02})
@@ -848,24 +837,6 @@ def _broken(*_: object) -> None:
 
 
 # Texts
-
-
-@given(detail=st.text(), retry=st.none() | st.floats(0, 1e9, allow_nan=False))
-@example("ü" * 200, 5.0)
-@example("𝄞" * 40, None)
-def test_close_reasons_fit_a_close_frame(detail: str, retry: float | None) -> None:
-    """A reason is at most 123 bytes of whole characters, begins as the detail does, and keeps when to come back."""
-    reason = close_reason(GatewayError(detail, retry_after_s=retry))
-    assert len(reason) <= 123
-    text = reason.decode()
-    if retry is None:
-        assert detail.startswith(text)
-    else:
-        said, _, rest = text.rpartition("; retry after ")
-        assert detail.startswith(said)
-        assert rest == f"{retry:g} s"
-    if len(detail.encode()) <= 80:
-        assert text.startswith(detail)
 
 
 JSON = st.recursive(
