@@ -1,0 +1,1 @@
+"""Measurements as commands; each starts what it needs and stops it again."""
