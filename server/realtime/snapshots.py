@@ -5,6 +5,7 @@ from asyncio import Task
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ..errors import ExchangeTimeout
 from ..models import Kind, Part, Reading, Ticker, Topic, open_positions
 from .frames import (
     Frame,
@@ -158,7 +159,7 @@ class Snapshots:
         if last is not None and last[0] == stale and now - last[1] < SHARED_S:
             return last[2]
         parts = dict(zip(PARTS, self._parts(symbol), strict=True))
-        errors = (parts[name].error for name in stale)
+        errors = (_reason(parts[name]) for name in stale)
         message = StatusMessage(
             type="status",
             channel=f"positions:{symbol}",
@@ -176,6 +177,13 @@ class Snapshots:
         if (last := self._frames.get(symbol)) is not None:
             self._frames[symbol] = Frame(b"", last.sequence, (), float("-inf"), (None, None, None))
         self._statuses.pop(symbol, None)
+
+
+def _reason(part: Part) -> Exception | None:
+    """Why a part is stale: its failure, or that the answer is overdue; None where it is only old."""
+    if part.error is None and part.is_waiting:
+        return ExchangeTimeout("the exchange has not answered yet")
+    return part.error
 
 
 def _ticker_message(ticker: Ticker) -> TickerMessage:

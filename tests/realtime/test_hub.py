@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.api.keys import HUB
+from server.api.keys import HUB, SNAPSHOTS
 from server.realtime.hub import LIVE_SNAPSHOT_S, SLICE, in_slices
 from server.realtime.session import Session
 from server.realtime.snapshots import Snapshots
@@ -306,7 +306,11 @@ async def test_live_sessions_are_told_of_age_and_of_failure(start_gateway: Start
         await exchange.fault("position", hang=True)
         old = await receive(ws)
         status = await receive(ws, "status")
-        assert (old["stale"], status["stale"], status["error"]) == (["position"], ["position"], None)
+        assert (old["stale"], status["stale"], status["error"]["code"]) == (
+            ["position"],
+            ["position"],
+            "upstream_timeout",
+        )
         assert content(old) == content(healthy) | {"stale": ["position"]}
         await exchange.heal()
         while (await receive(ws, "status"))["stale"]:
@@ -326,6 +330,20 @@ async def test_a_live_session_hears_of_another_symbols_question(
         await exchange.fault("wallet", status=500)
         await ask(gateway, "/balance")
         assert (await receive(ws, "status", timeout_s=2))["stale"] == ["balance"]
+
+
+async def test_a_symbol_that_nobody_watches_costs_no_frame(start_gateway: StartGateway) -> None:
+    """The last session of a symbol takes its last frame's bytes along."""
+    gateway = await start_gateway()
+    snapshots = gateway.app[SNAPSHOTS]
+    async with gateway.ws_connect(IDLE) as one:
+        await receive(one)
+        async with gateway.ws_connect(IDLE) as two:
+            await receive(two)
+        await settled(gateway, but=1)
+        assert snapshots._frames["BTCUSDT"].data
+    await settled(gateway)
+    assert not snapshots._frames["BTCUSDT"].data
 
 
 async def test_leaving_twice_does_nothing(start_gateway: StartGateway) -> None:

@@ -78,7 +78,7 @@ async def test_first_snapshot_waits_for_nobody(start_gateway: StartGateway, exch
         assert (first["has_position"] is None) is (part == "position")
         assert (first["ticker"] is None) is (part == "price")
         status = json.loads((await ws.receive()).data)
-        assert (status["type"], status["stale"], status["error"]) == ("status", [part], None)
+        assert (status["type"], status["stale"], status["error"]["code"]) == ("status", [part], "upstream_timeout")
         await exchange.heal()
         while (status := await receive(ws, "status"))["stale"]:
             pass
@@ -117,27 +117,23 @@ async def test_a_slow_first_answer_does_not_crowd_the_second(start_gateway: Star
     assert 245 <= second["timestamp_ms"] - first["timestamp_ms"] <= 600 + 100
 
 
-async def test_the_phase_of_sessions_differs(start_gateway: StartGateway) -> None:
-    """Sessions that connect together do not tick together, and each keeps its distance to the first snapshot."""
+async def test_the_phase_of_sessions_differs(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """Sessions that were all held up by the same first answer do not tick together afterwards."""
+    await exchange.fault("tickers", latency_s=0.5, times=1)
     gateway = await start_gateway()
-    sockets = [await gateway.ws_connect(f"{BTC}?interval=0.6") for _ in range(10)]
-    firsts = [(await receive(ws))["timestamp_ms"] for ws in sockets]
+    sockets = await asyncio.gather(*(gateway.ws_connect(f"{BTC}?interval=0.6") for _ in range(20)))
+    firsts = await asyncio.gather(*(receive(ws) for ws in sockets))
+    assert len({first["seq"] for first in firsts}) == 1
 
-    async def second(ws: aiohttp.ClientWebSocketResponse) -> tuple[int, float]:
-        return (await receive(ws))["timestamp_ms"], now()
+    async def arrival(ws: aiohttp.ClientWebSocketResponse) -> float:
+        await receive(ws)
+        return now()
 
-    seconds = await asyncio.gather(*map(second, sockets))
-    gaps = [stamp - first for (stamp, _), first in zip(seconds, firsts, strict=True)]
-    assert all(300 <= gap <= 800 for gap in gaps)
-    spreads = [_spread(seconds)]
-    while spreads[-1] < 0.01 and len(spreads) < 4:  # a busy machine may have held all of them up
-        spreads.append(_spread(await asyncio.gather(*map(second, sockets))))
-    assert spreads[-1] >= 0.01, spreads
-
-
-def _spread(arrivals: list[tuple[int, float]]) -> float:
-    times = [arrival for _, arrival in arrivals]
-    return max(times) - min(times)
+    spreads: list[float] = []
+    while len(spreads) < 4 and max(spreads, default=0.0) < 0.03:  # a busy machine may hold all of them up at once
+        arrivals = await asyncio.gather(*map(arrival, sockets))
+        spreads.append(max(arrivals) - min(arrivals))
+    assert 0.03 <= spreads[-1] < 0.2, spreads
 
 
 async def test_a_hundred_sockets_cost_what_one_costs(start_gateway: StartGateway, exchange: Exchange) -> None:
@@ -218,7 +214,7 @@ async def test_a_hanging_call_makes_a_part_stale_by_age(start_gateway: StartGate
         healthy = await receive(ws)
         await exchange.fault("wallet", hang=True)
         status = await receive(ws, "status")
-        assert (status["stale"], status["error"]) == (["balance"], None)
+        assert (status["stale"], status["error"]["code"]) == (["balance"], "upstream_timeout")
         old = await receive(ws)
         assert old["stale"] == ["balance"]
         assert old["balance"] == healthy["balance"]
@@ -242,7 +238,7 @@ async def test_between_its_questions_a_hanging_call_is_told_when_it_is_overdue(
         snapshot = await receive(ws)  # after the first wait of nearly a second: the price is old, but not yet stale
         assert snapshot["stale"] == []
         status = await receive(ws, "status", timeout_s=3)
-    assert (status["stale"], status["error"]) == (["price"], None)
+    assert (status["stale"], status["error"]["code"]) == (["price"], "upstream_timeout")
     assert 1_200 <= status["timestamp_ms"] - snapshot["timestamp_ms"] + snapshot["age_ms"]["price"] < 1_500
 
 
@@ -390,8 +386,18 @@ async def test_a_busy_socket_has_no_heartbeat(start_gateway: StartGateway) -> No
 
 
 @pytest.mark.usefixtures("fast_heartbeat")
-async def test_heartbeats_go_on_for_a_reader_that_stops(start_gateway: StartGateway) -> None:
+async def test_heartbeats_go_on_for_a_reader_that_stops(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Heartbeats that a slow reader cannot take are dropped, and the session goes on without spinning."""
+    beats: list[float] = []
+    beat = Session._beat
+
+    def counted(session: Session) -> None:
+        beats.append(now())
+        beat(session)
+
+    monkeypatch.setattr(Session, "_beat", counted)
     gateway = await start_gateway(websocket={"high_water_bytes": 1024, "slow_limit_s": 60.0})
     async with raw(gateway, f"{BTC}?interval=60", small=True) as client:
         await client.message()
@@ -403,6 +409,7 @@ async def test_heartbeats_go_on_for_a_reader_that_stops(start_gateway: StartGate
         assert transport.get_write_buffer_size() > 1024
         await eventually(lambda: now() > started + 0.5)
         assert session.outbox.frames_sent == sent
+        assert 1 <= len(beats) <= 4
         assert (await client.message("heartbeat"))["type"] == "heartbeat"
 
 
@@ -525,7 +532,7 @@ async def test_messages_within_the_rate_are_no_flood(start_gateway: StartGateway
                 assert (await receive(ws, "pong"))["id"] == number
             sent_at = now()
             await eventually(lambda sent_at=sent_at: now() > sent_at + 0.25)  # type: ignore[misc]
-        await eventually(lambda: now() > sent_at + 1.1)
+        await eventually(lambda: now() > sent_at + 1.3)
         for _ in range(6):
             await ws.send_json({"op": "ping"})
         assert (await closing(ws))[0] == 1008
