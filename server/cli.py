@@ -16,7 +16,7 @@ from . import __version__, telemetry
 from .configuration import ConfigurationError, describe, load
 from .settings import BybitSettings, Secret, Settings
 from .simulator.child import API_KEY, API_SECRET, SimulatorProcess
-from .worker import bind, raise_descriptor_limit, serve
+from .worker import bind, calm_garbage_collector, raise_descriptor_limit, serve
 
 log = telemetry.get_logger(__name__)
 
@@ -58,6 +58,7 @@ def run(settings: Settings) -> int:
     writer = telemetry.configure(settings.log, sys.stderr.buffer, settings.secrets)
     try:
         raise_descriptor_limit()
+        calm_garbage_collector()
         code = _served(settings, lambda: writer.close(FLUSH_S))
     finally:
         writer.close(FLUSH_S)
