@@ -140,6 +140,8 @@ class BybitSettings(Struct, frozen=True, kw_only=True):
     rest_url: RestUrl | None = None
     stream_url: StreamUrl | None = None
     recv_window_ms: Annotated[int, Meta(ge=100, le=60_000)] = 5000
+    ban_s: Seconds = 600.0
+    key_retry_s: Seconds = 60.0
     allow_trading_keys: bool = False
 
 

@@ -190,6 +190,8 @@ call_timeout_s = 1
 rest_url = "https://rest.example"
 stream_url = "wss://stream.example"
 recv_window_ms = 1000
+ban_s = 900.0
+key_retry_s = 30.0
 allow_trading_keys = true
 [freshness]
 max_age_s = 2

@@ -112,10 +112,12 @@ class Breakers:
         account_endpoints: Iterable[str],
         probe_s: float,
         ban_s: float = BAN_S,
+        key_retry_s: float = CREDENTIALS_S,
         jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),
     ) -> None:
         self._account_endpoints = frozenset(account_endpoints)
         self._ban_s = ban_s
+        self._key_retry_s = key_retry_s
         self._jitter = jitter
         self._in_a_row = dict.fromkeys(endpoints, 0)
         self.scopes = {name: Breaker(probe_s=probe_s) for name in (ADDRESS, ACCOUNT, *self._in_a_row)}
@@ -146,7 +148,7 @@ class Breakers:
             self.scopes[ADDRESS].open(error, now, self._ban_s)
         elif isinstance(error, CredentialsRefused):
             for breaker in (self.scopes[ACCOUNT], own):
-                breaker.open(error, now, CREDENTIALS_S)
+                breaker.open(error, now, self._key_retry_s)
         elif isinstance(error, RateExceeded):
             own.open(error, now, error.retry_after_s or self._pause_s(own, RATE_S))
         elif isinstance(error, TRANSIENT):

@@ -28,8 +28,8 @@ from ..models import CandleRow, Instruments, Kind, PositionRows, Reading, Topic
 from ..settings import BybitSettings
 from ..telemetry import get_logger
 from . import parsing
-from .breaker import BAN_S
 from .budget import ACCOUNT_ENDPOINTS, reset_wait_s
+from .clock import ExchangeClock, Offset
 from .guards import Guards
 from .transport import CONNECT_TIMEOUT_S, BoundedSession
 
@@ -61,11 +61,16 @@ REFUSALS: dict[int, type[ExchangeError]] = {
 """Bybit's retCodes that mean something to us; every other one is CallRefused."""
 
 
+CLOCK_PATIENCE_S = 1.0
+"""How long an answer waits for the exchange's clock that it is to be compared with."""
+
+
 class Page(NamedTuple):
-    """A parsed result and the exchange's time of answering, in ms."""
+    """A parsed result, the exchange's time of answering in ms, and what that says of the clocks."""
 
     value: Any
     time_ms: int
+    offset: Offset | None = None
 
 
 class _Session(HTTP):  # type: ignore[misc]  # pybit has no types
@@ -107,16 +112,24 @@ class BybitClient:
         rest_url: str,
         *,
         share: float = 1.0,
-        ban_s: float = BAN_S,
         clock: Callable[[], float] = time.monotonic,
+        exchange_clock: ExchangeClock | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._numbers = itertools.count(1)
-        self.clock_offset_ms: int | None = None
+        self._exchange_clock = exchange_clock or ExchangeClock()
+        self._measuring: asyncio.Task[None] | None = None
         self.has_credentials = settings.api_key is not None and settings.api_secret is not None
         self._clock_is_suspect = False
-        self.guards = Guards(THREADS, probe_s=settings.call_timeout_s, share=share, ban_s=ban_s, clock=clock)
+        self.guards = Guards(
+            THREADS,
+            probe_s=settings.call_timeout_s,
+            share=share,
+            ban_s=settings.ban_s,
+            key_retry_s=settings.key_retry_s,
+            clock=clock,
+        )
         self._http = self._session(rest_url)
         self._fetchers: dict[Kind, Callable[[Topic], Awaitable[Page]]] = {
             Kind.TICKER: self._ticker,
@@ -264,6 +277,8 @@ class BybitClient:
             page: Page = await self.guards.run(
                 endpoint, lambda: self._ask(endpoint, method, parse, query), timeout_s=timeout_s
             )
+            if endpoint != "time":
+                await self._compare_clocks(page.offset)
             outcome = "ok"
             return page
         except ExchangeError as error:
@@ -293,17 +308,51 @@ class BybitClient:
                 message = message.replace(secret.reveal(), "***")
         return _printable(message) or None
 
+    @property
+    def clock_offset_ms(self) -> int | None:
+        """What our clock lacks to the exchange's; None before it was measured."""
+        return self._exchange_clock.offset_ms
+
+    async def _compare_clocks(self, offset: Offset | None) -> None:
+        """Raise BadAnswer where an answer is of another time than the exchange's clock: it comes from a cache."""
+        clock = self._exchange_clock
+        is_near = clock.agrees(offset)
+        measurement = self._measurement() if clock.is_due or not is_near else None
+        if is_near or offset is None or measurement is None:
+            return
+        await asyncio.wait({measurement}, timeout=CLOCK_PATIENCE_S)
+        if clock.offset_ms is None:
+            clock.set(offset)  # the first answer of all, and the exchange's clock cannot be asked
+        elif not clock.agrees(offset):
+            apart_s = (offset.ms - clock.offset_ms) / 1000
+            raise BadAnswer(f"the exchange's answer is of another time: {apart_s:+.0f} s from its clock")
+
+    def _measurement(self) -> "asyncio.Task[None]":
+        """The question for the exchange's clock that is under way, or a new one; whoever wants to know shares it."""
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.create_task(self._measure_clock(), name="exchange clock")
+        return self._measuring
+
+    async def _measure_clock(self) -> None:
+        try:
+            page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
+        except ExchangeError:
+            return  # logged by the call; who waits for it sees that nothing has changed
+        if page.offset is not None:
+            self._exchange_clock.set(page.offset)
+
     async def _correct_clock(self) -> None:
         """Measure the exchange's clock against ours, and sign with its time from now on. Raises ExchangeError."""
-        sent_ms = time.time() * 1000
-        server_ms = await self.server_time_ms()
-        self._http.offset_ms = round(server_ms - (sent_ms + time.time() * 1000) / 2)
+        page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
+        if page.offset is not None:
+            self._exchange_clock.set(page.offset)
+            self._http.offset_ms = round(page.offset.ms)
         self._clock_is_suspect = False
         log.warning("clock_corrected", offset_ms=self._http.offset_ms)
 
     def _ask(self, endpoint: str, method: Any, parse: Callable[[Any], T], query: dict[str, Any]) -> Page:
         """In the thread: the call and its parsing. pybit raises far more than it documents; here it becomes ours."""
-        sent_ms = time.time() * 1000
+        sent_ms = self._exchange_clock.now_ms()
         try:
             answer, _, headers = method(**query)
         except ExchangeError:
@@ -312,15 +361,13 @@ class BybitClient:
             raise translated(error) from error
         self.guards.budget.learn(endpoint, headers)
         time_ms = int(answer["time"])
-        self._note_clock(time_ms, sent_ms)
-        return Page(parse(answer["result"]), time_ms)
-
-    def _note_clock(self, time_ms: int, sent_ms: float) -> None:
-        if time_ms:
-            self.clock_offset_ms = round(time_ms - (sent_ms + time.time() * 1000) / 2)
+        return Page(parse(answer["result"]), time_ms, self._exchange_clock.offset_of(time_ms, sent_ms))
 
     async def close(self) -> None:
         """Take no more calls; connections at rest are closed, threads that hang are left to their deadline."""
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.wait({self._measuring})
         self.guards.close()
         self._http.client.close()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from ..errors import ExchangeError, RateExceeded
-from .breaker import BAN_S, Breakers
+from .breaker import BAN_S, CREDENTIALS_S, Breakers
 from .budget import ACCOUNT_ENDPOINTS, Budget
 from .pool import Pool
 
@@ -26,12 +26,15 @@ class Guards:
         probe_s: float,
         share: float = 1.0,
         ban_s: float = BAN_S,
+        key_retry_s: float = CREDENTIALS_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self.pools = {name: Pool(name, number, clock=clock) for name, number in threads.items()}
         self.budget = Budget(share=share)
-        self.breakers = Breakers(threads, account_endpoints=ACCOUNT_ENDPOINTS, probe_s=probe_s, ban_s=ban_s)
+        self.breakers = Breakers(
+            threads, account_endpoints=ACCOUNT_ENDPOINTS, probe_s=probe_s, ban_s=ban_s, key_retry_s=key_retry_s
+        )
 
     async def admit(self, endpoint: str, *, timeout_s: float) -> None:
         """Return when a call of `endpoint` may be made. Raises what silences it, or RateExceeded if it cannot wait.

@@ -1,15 +1,17 @@
 """Raw servers and clients, each ended with its test, and every thread seen to come back."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from server.bybit.client import BybitClient
+from server.bybit.clock import ExchangeClock, Offset
 from server.settings import BybitSettings, Secret
 
-from .servers import Serve, serving
+from .servers import NOW_MS, Serve, serving
 
 KEY = "canary-key-5Hq2"
 SECRET = "canary-secret-9Zt7"
@@ -34,12 +36,16 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Makes clients with canaries for keys; keyword arguments replace settings."""
+    """Makes clients with canaries for keys, which know the servers' time; keyword arguments replace settings."""
     clients: list[BybitClient] = []
 
-    def connected(url: str, **keys: Any) -> BybitClient:
+    def connected(url: str, exchange_clock: ExchangeClock | None = None, **keys: Any) -> BybitClient:
         canaries = {"api_key": Secret(KEY), "api_secret": Secret(SECRET)}
-        clients.append(BybitClient(BybitSettings(**{**canaries, "call_timeout_s": WAIT_S, **keys}), url))
+        settings = BybitSettings(**{**canaries, "call_timeout_s": WAIT_S, **keys})
+        if exchange_clock is None:
+            exchange_clock = ExchangeClock()
+            exchange_clock.set(Offset(NOW_MS - time.time() * 1000, 0))
+        clients.append(BybitClient(settings, url, exchange_clock=exchange_clock))
         return clients[-1]
 
     yield connected

@@ -23,6 +23,7 @@ from structlog.testing import capture_logs
 from server.bybit import transport
 from server.bybit.breaker import LAST_PAUSE_S
 from server.bybit.client import MAX_PAGES, REFUSALS, THREADS, BybitClient, translated
+from server.bybit.clock import ExchangeClock
 from server.bybit.transport import READABLE_PATHS
 from server.errors import (
     AddressBanned,
@@ -50,6 +51,7 @@ from .test_parsing import FLAT, KLINE, LINEAR, LONG, TICKER
 
 WALLET = Topic(Kind.WALLET)
 BTC = Topic(Kind.TICKER, "BTCUSDT")
+HOUR_MS = 3_600_000
 SIMULATED = {"api_key": Secret(API_KEY), "api_secret": Secret(API_SECRET)}
 
 
@@ -203,7 +205,7 @@ async def test_server_time(exchange: Exchange, connect: Connect) -> None:
 
 async def test_clock_offset(exchange: Exchange, connect: Connect) -> None:
     """Every answer tells how far the clocks differ; a difference that is too large is named as such."""
-    client = connect(exchange.url, **SIMULATED)
+    client = connect(exchange.url, ExchangeClock(), **SIMULATED)
 
     def offset() -> int | None:
         return client.clock_offset_ms
@@ -211,11 +213,74 @@ async def test_clock_offset(exchange: Exchange, connect: Connect) -> None:
     assert offset() is None
     await read(client, WALLET)
     assert offset() == pytest.approx(0, abs=1000)
-    await exchange._control("PUT", "clock", {"offset_ms": 30_000})
+    await exchange.shift(30_000)
     with pytest.raises(ClockSkew, match="10002"):
         await read(client, WALLET)
     await read(client, BTC)
     assert offset() == pytest.approx(30_000, abs=1000)
+
+
+def clock_result(clock_ms: int) -> dict[str, str]:
+    """What the exchange answers about its time."""
+    return {"timeSecond": str(clock_ms // 1000), "timeNano": f"{clock_ms}000000"}
+
+
+def answering(clock_ms: int | None, answer_ms: int) -> Answer:
+    """A server whose clock shows `clock_ms` (None: it does not say), and whose tickers are of `answer_ms`."""
+
+    async def answer(request: Request, _: Write) -> bytes:
+        if request.path != "/v5/market/time":
+            return envelope({"list": [TICKER]}, time=answer_ms)
+        return envelope({} if clock_ms is None else clock_result(clock_ms), time=clock_ms or 0)
+
+    return answer
+
+
+async def test_an_answer_of_another_time(serve: Serve, connect: Connect) -> None:
+    """What a cache kept for an hour is no answer, and says nothing about the clocks."""
+    server = await serve(answering(NOW_MS, NOW_MS - HOUR_MS))
+    client = connect(server.url)
+    for _ in range(2):
+        with pytest.raises(BadAnswer, match=r"of another time: -3\d{3} s"):
+            await read(client, BTC)
+    assert client.clock_offset_ms == pytest.approx(NOW_MS - time.time() * 1000, abs=5000)
+    server.answer = answering(NOW_MS, NOW_MS)
+    await read(client, BTC)
+
+
+async def test_the_first_answer_is_of_another_time(serve: Serve, connect: Connect) -> None:
+    """Not even the first answer is believed without the exchange's clock, if that can be asked."""
+    client = connect((await serve(answering(NOW_MS, NOW_MS - HOUR_MS))).url, ExchangeClock())
+    with pytest.raises(BadAnswer, match="of another time"):
+        await read(client, BTC)
+
+
+async def test_a_clock_that_jumped(serve: Serve, connect: Connect) -> None:
+    """Where the exchange's clock and its answers agree, it is ours that was set anew: nothing fails."""
+    server = await serve(answering(NOW_MS + HOUR_MS, NOW_MS + HOUR_MS))
+    client = connect(server.url)
+    await asyncio.gather(*(read(client, BTC) for _ in range(4)))
+    assert [request.path for request in server.requests].count("/v5/market/time") == 1
+    assert client.clock_offset_ms == pytest.approx(NOW_MS + HOUR_MS - time.time() * 1000, abs=5000)
+
+
+@pytest.mark.parametrize("knows_clock", [True, False])
+async def test_a_clock_that_cannot_be_asked(serve: Serve, connect: Connect, *, knows_clock: bool) -> None:
+    """A known clock is believed against an answer that is far from it; without any, the first answer is."""
+    client = connect((await serve(answering(None, NOW_MS + HOUR_MS))).url, None if knows_clock else ExchangeClock())
+    if knows_clock:
+        with pytest.raises(BadAnswer, match="of another time"):
+            await read(client, BTC)
+    else:
+        assert (await read(client, BTC)).value.last_price == TICKER["lastPrice"]
+
+
+async def test_an_answer_without_a_time(serve: Serve, connect: Connect) -> None:
+    """An answer that names no time is taken without waiting for a clock."""
+    server = await serve(answering(None, 0))
+    client = connect(server.url, ExchangeClock())
+    await read(client, BTC)
+    assert client.clock_offset_ms is None
 
 
 async def test_many_topics(exchange: Exchange, connect: Connect) -> None:

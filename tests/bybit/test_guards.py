@@ -20,15 +20,11 @@ POSITION = Topic(Kind.POSITION, "BTCUSDT")
 WALLET = Topic(Kind.WALLET)
 
 
-def client_of(exchange: Exchange, **arguments: Any) -> BybitClient:
-    """A client of the simulator; keyword arguments are the client's."""
-    settings = BybitSettings(
-        environment=Environment.SIMULATOR,
-        api_key=Secret(API_KEY),
-        api_secret=Secret(API_SECRET),
-        call_timeout_s=arguments.pop("call_timeout_s", 2.0),
-    )
-    return BybitClient(settings, exchange.url, **arguments)
+def client_of(exchange: Exchange, *, share: float = 1.0, **keys: Any) -> BybitClient:
+    """A client of the simulator; keyword arguments are settings."""
+    given = {"api_key": Secret(API_KEY), "api_secret": Secret(API_SECRET), "call_timeout_s": 2.0, **keys}
+    settings = BybitSettings(environment=Environment.SIMULATOR, **given)
+    return BybitClient(settings, exchange.url, share=share)
 
 
 async def read(client: BybitClient, topic: Topic) -> Any:
