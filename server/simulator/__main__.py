@@ -27,6 +27,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="which world to simulate (default: %(default)s)")
     parser.add_argument("--hedge", default="XRPUSDT", metavar="SYMBOL,...", help="symbols in hedge mode")
     parser.add_argument("--margin", choices=("cross", "isolated"), default="cross", help="margin mode of the account")
+    parser.add_argument("--symbols", type=int, default=0, metavar="N", help="linear symbols, at least; 2000 at most")
     parser.add_argument("--no-limits", action="store_true", help="answer without rate limits")
     parser.add_argument("--ban-seconds", type=float, default=600.0, help="length of an IP ban (default: %(default)s)")
     parser.add_argument("--control", action="store_true", help="let tests steer it under /_control")
@@ -62,6 +63,7 @@ async def serve(options: argparse.Namespace) -> None:
         hedged=options.hedge.split(","),
         limits=not options.no_limits,
         ban_s=options.ban_seconds,
+        symbols=options.symbols,
         control=options.control,
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)

@@ -148,15 +148,17 @@ def create_simulator(
     hedged: Iterable[str] = Modes().hedged,
     limits: bool = True,
     ban_s: float = 600.0,
+    symbols: int = 0,
     control: bool = False,
     clock: Clock | None = None,
 ) -> web.Application:
     """The exchange as an application; no I/O. Its Simulator stands under SIMULATOR.
 
     margin: "cross" or "isolated". hedged: symbols in hedge mode. limits: whether rate limits hold, with bans of `ban_s`
-    seconds. control: whether tests may steer it under /_control. Raises ValueError for unknown modes.
+    seconds. symbols: how many linear ones there are at least. control: whether tests may steer it under /_control.
+    Raises ValueError for unknown modes, or too many symbols.
     """
-    exchange = Exchange(seed, clock or Clock(), modes_of(margin, hedged))
+    exchange = Exchange(seed, clock or Clock(), modes_of(margin, hedged), symbols)
     simulator = Simulator(exchange, limits=limits, ban_s=ban_s)
     app = web.Application()
     app[SIMULATOR] = simulator

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from .account import MARGINS, Account, Modes
 from .clock import Clock
-from .instruments import CATALOGUE, Category, Instrument
+from .instruments import CATALOGUE, Category, Instrument, widened
 from .market import Market
 from .rows import Row
 from .signing import Refusal
@@ -20,10 +20,21 @@ PARAMETER_ERROR = 10001
 class Exchange:
     """What every answer is made from. `modes` is the only state besides the clock."""
 
-    def __init__(self, seed: int, clock: Clock, modes: Modes) -> None:
+    def __init__(self, seed: int, clock: Clock, modes: Modes, symbols: int = 0) -> None:
+        """At least `symbols` linear symbols are traded. Raises ValueError over 2,000."""
         self.seed, self.clock, self.modes = seed, clock, modes
+        self.catalogue = widened(symbols)
         self.market = Market(seed)
         self.account = Account(self.market)
+
+    def instrument(
+        self, category: Category, symbol: str, message: str = "params error: Symbol Is Invalid"
+    ) -> Instrument:
+        """The symbol's instrument; raises Refusal with `message`, which differs between Bybit's endpoints."""
+        instrument = self.catalogue.get(category, {}).get(symbol)
+        if instrument is None:
+            raise Refusal(PARAMETER_ERROR, message)
+        return instrument
 
     def set_modes(self, margin: str | None, hedged: Iterable[str] | None) -> None:
         """Sets the account's modes; None leaves one as it is. Raises ValueError."""
@@ -61,14 +72,6 @@ def integer_of(query: Query, name: str, default: T, low: int, high: int) -> int 
     if not (text.isascii() and text.isdecimal() and len(text) < 16 and low <= int(text) <= high):
         raise Refusal(PARAMETER_ERROR, f"params error: {name} is invalid")
     return int(text)
-
-
-def instrument_of(category: Category, symbol: str, message: str = "params error: Symbol Is Invalid") -> Instrument:
-    """The symbol's instrument; raises Refusal with `message`, which differs between Bybit's endpoints."""
-    instrument = CATALOGUE.get(category, {}).get(symbol)
-    if instrument is None:
-        raise Refusal(PARAMETER_ERROR, message)
-    return instrument
 
 
 def after_cursor(rows: Sequence[Row], cursor: str, names: Sequence[str]) -> Sequence[Row]:

@@ -132,6 +132,13 @@ def _perpetual(coin: str, number: int) -> Instrument:
     return Instrument(Category.LINEAR, f"{coin}USDT", coin, "USDT", "USDT", tick, step, price, usd, leverage, launch)
 
 
+def _filler(number: int) -> Instrument:
+    """A contract that nobody knows, for an exchange with more symbols than the catalogue has."""
+    coin, price = f"FILL{number:03}", float(1 + number % 50)
+    launch = FIRST_LAUNCH_DAY + 300
+    return Instrument(Category.LINEAR, f"{coin}USDT", coin, "USDT", "USDT", "0.001", "0.1", price, 5e6, "25.00", launch)
+
+
 def _usdc(coin: str) -> Instrument:
     tick, step, price, turnover, leverage = COINS[coin]
     usd, launch = turnover * 5e4, FIRST_LAUNCH_DAY + 200
@@ -163,3 +170,12 @@ CATALOGUE: Mapping[Category, Mapping[str, Instrument]] = {
     Category.INVERSE: _by_symbol(_inverse(coin) for coin in ("BTC", "ETH")),
     Category.SPOT: _by_symbol(_spot(coin) for coin in SPOT_STEPS),
 }
+
+
+def widened(symbols: int) -> Mapping[Category, Mapping[str, Instrument]]:
+    """The catalogue with at least so many linear symbols, some of them nobody's. Raises ValueError over 2,000."""
+    known = CATALOGUE[Category.LINEAR]
+    if symbols > 2_000:
+        raise ValueError("at most 2,000 symbols")
+    fillers = [_filler(number) for number in range(symbols - len(known))]
+    return {**CATALOGUE, Category.LINEAR: _by_symbol([*known.values(), *fillers])}

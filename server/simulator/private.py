@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from urllib.parse import quote
 
-from .exchange import PARAMETER_ERROR, Exchange, Query, after_cursor, category_of, instrument_of, integer_of
+from .exchange import PARAMETER_ERROR, Exchange, Query, after_cursor, category_of, integer_of
 from .instruments import DAY_MS, Category
 from .rows import Row
 from .signing import ApiKey, Refusal
@@ -33,17 +33,17 @@ def _positions(exchange: Exchange, category: Category, query: Query, now_ms: int
     symbol, settle, base = (query.get(name, "") for name in ("symbol", "settleCoin", "baseCoin"))
     account, modes = exchange.account, exchange.modes
     if symbol and category is not Category.OPTION:
-        return account.symbol_rows(instrument_of(category, symbol), modes, now_ms)
+        return account.symbol_rows(exchange.instrument(category, symbol), modes, now_ms)
     if category is not Category.LINEAR:
         return []  # nothing but linear contracts is ever held
     if not settle and not base:
         raise Refusal(PARAMETER_ERROR, "Missing some parameters that must be filled in, symbol or settleCoin")
     rows = account.open_rows(modes, now_ms)
-    return [row for row in rows if _matches(str(row["symbol"]), settle, base)]
+    return [row for row in rows if _matches(exchange, str(row["symbol"]), settle, base)]
 
 
-def _matches(symbol: str, settle: str, base: str) -> bool:
-    instrument = instrument_of(Category.LINEAR, symbol)
+def _matches(exchange: Exchange, symbol: str, settle: str, base: str) -> bool:
+    instrument = exchange.instrument(Category.LINEAR, symbol)
     return settle in ("", instrument.settle) and base in ("", instrument.base)
 
 

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from . import options
 from .candles import INTERVALS
-from .exchange import PARAMETER_ERROR, Exchange, Query, after_cursor, category_of, instrument_of, integer_of
-from .instruments import CATALOGUE, Category, Instrument
+from .exchange import PARAMETER_ERROR, Exchange, Query, after_cursor, category_of, integer_of
+from .instruments import Category, Instrument
 from .noise import key_of, word
 from .rows import Row, contract_row, kline_rows, spot_row, ticker_row
 from .signing import Refusal
@@ -41,7 +41,7 @@ def tickers(exchange: Exchange, query: Query, now_ms: int) -> Row:
     if category is Category.OPTION:
         return {"category": category, "list": _option_tickers(exchange, query, now_ms)}
     symbol, base = query.get("symbol", ""), query.get("baseCoin", "")
-    chosen = [instrument_of(category, symbol)] if symbol else CATALOGUE[category].values()
+    chosen = [exchange.instrument(category, symbol)] if symbol else exchange.catalogue[category].values()
     market = exchange.market
     rows = [ticker_row(one, market.ticker(one, now_ms)) for one in chosen if symbol or base in ("", one.base)]
     return {"category": category, "list": rows}
@@ -49,7 +49,7 @@ def tickers(exchange: Exchange, query: Query, now_ms: int) -> Row:
 
 def _kline(exchange: Exchange, query: Query, now_ms: int, kind: str) -> Row:
     category = category_of({"category": "linear", **query}, WITH_CANDLES)
-    instrument = instrument_of(category, query.get("symbol", ""), "Not supported symbols")
+    instrument = exchange.instrument(category, query.get("symbol", ""), "Not supported symbols")
     if (interval := query.get("interval", "")) not in INTERVALS:
         raise Refusal(PARAMETER_ERROR, "Invalid period!")
     candles = exchange.market.kline(
@@ -79,13 +79,13 @@ def index_price_kline(exchange: Exchange, query: Query, now_ms: int) -> Row:
     return _kline(exchange, query, now_ms, "index")
 
 
-def _instruments(category: Category, query: Query) -> Sequence[Instrument]:
+def _instruments(exchange: Exchange, category: Category, query: Query) -> Sequence[Instrument]:
     symbol, base = query.get("symbol", ""), query.get("baseCoin", "")
     if query.get("status", "Trading") not in ("Trading", ""):
         return []
     if symbol:
-        return [instrument_of(category, symbol)]
-    return [one for one in CATALOGUE[category].values() if base in ("", one.base)]
+        return [exchange.instrument(category, symbol)]
+    return [one for one in exchange.catalogue[category].values() if base in ("", one.base)]
 
 
 def _option_rows(exchange: Exchange, query: Query, now_ms: int) -> list[Row]:
@@ -104,12 +104,12 @@ def instruments_info(exchange: Exchange, query: Query, now_ms: int) -> Row:
     """/v5/market/instruments-info: pages of 500 by default; spot comes whole, as on Bybit."""
     category = category_of(query)
     if category is Category.SPOT:
-        return {"category": category, "list": [spot_row(one) for one in _instruments(category, query)]}
+        return {"category": category, "list": [spot_row(one) for one in _instruments(exchange, category, query)]}
     limit = integer_of(query, "limit", 500, 1, 1_000)
     if category is Category.OPTION:
         rows = _option_rows(exchange, query, now_ms)
     else:
-        rows = [contract_row(one) for one in _instruments(category, query)]
+        rows = [contract_row(one) for one in _instruments(exchange, category, query)]
     rest = after_cursor(rows, query.get("cursor", ""), ("symbol",))
     page = rest[:limit]
     cursor = quote(str(page[-1]["symbol"]), safe="") if len(rest) > limit else ""

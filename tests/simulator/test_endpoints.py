@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.simulator.app import PRIVATE, PUBLIC
+from server.simulator.app import PRIVATE, PUBLIC, create_simulator
 from server.simulator.candles import INTERVALS
 from server.simulator.instruments import CATALOGUE, Category
 
@@ -243,3 +243,16 @@ def test_unknown_modes_are_refused() -> None:
         create_simulator(margin="portfolio")
     with pytest.raises(ValueError, match="NOPEUSDT"):
         create_simulator(hedged=["BTCUSDT", "NOPEUSDT"])
+
+
+async def test_more_symbols(start: Start) -> None:
+    """An exchange can have more symbols than the catalogue: each with its instrument, its ticker and its candles."""
+    caller = await start(symbols=100)
+    listed = (await caller.get(INSTRUMENTS, category="linear"))["result"]["list"]
+    rows = (await caller.get(TICKERS, category="linear"))["result"]["list"]
+    assert [row["symbol"] for row in listed] == [row["symbol"] for row in rows]
+    assert len(rows) == 100
+    candles = await caller.get(KLINE, category="linear", symbol="FILL042USDT", interval="1")
+    assert len(candles["result"]["list"]) == 200
+    with pytest.raises(ValueError, match="at most"):
+        create_simulator(symbols=2_001)
