@@ -98,7 +98,7 @@ class Breakers:
     | error | scope | silence |
     |---|---|---|
     | AddressBanned (403) | address | the ban, ten minutes |
-    | CredentialsRefused | account, and the endpoint | a minute |
+    | CredentialsRefused | the endpoint, and the account where it is one of its | a minute |
     | RateExceeded (10006) | endpoint | until the reset that the answer names, else a growing pause |
     | transient ones, from the third in a row | endpoint | a growing pause with jitter, at most three seconds |
 
@@ -147,7 +147,7 @@ class Breakers:
         if isinstance(error, AddressBanned):
             self.scopes[ADDRESS].open(error, now, self._ban_s)
         elif isinstance(error, CredentialsRefused):
-            for breaker in (self.scopes[ACCOUNT], own):
+            for breaker in self._of(endpoint)[1:]:
                 breaker.open(error, now, self._key_retry_s)
         elif isinstance(error, RateExceeded):
             own.open(error, now, error.retry_after_s or self._pause_s(own, RATE_S))

@@ -20,7 +20,7 @@ log = get_logger(__name__)
 Fetch = Callable[[frozenset[Topic]], Awaitable[dict[Topic, Reading[Any]]]]
 
 BACKOFF_FIRST_S = 0.25
-BACKOFF_LAST_S = 4.0
+BACKOFF_LAST_S = 3.0
 IDLE_S = 75.0
 SWEEP_S = 15.0
 LATE_S = 2.5

@@ -79,6 +79,13 @@ def test_refused_credentials_leave_the_market_alone() -> None:
     assert admitted(guard, CREDENTIALS_S + 1) == {"tickers", "kline"}
 
 
+def test_credentials_refused_for_market_data() -> None:
+    """Market data is asked for without a key: who is refused one there knows nothing of the account."""
+    guard = breakers()
+    guard.failed("kline", CredentialsRefused("no"), 0.0, 0.0)
+    assert admitted(guard, 1.0) == {"tickers", "position", "wallet"}
+
+
 def test_answer_from_before_the_silence_proves_nothing() -> None:
     """A call that was under way when the key was refused does not make it good again."""
     guard = breakers()
