@@ -8,9 +8,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-emit-build-options --custom-compile-command "make lock"
 ARGS ?=
+PROOF ?= faults
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types bench lock clean
+.PHONY: help run test style types bench prove lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -31,6 +32,9 @@ types: $(VENV)/test.stamp  ## check the types
 bench: $(VENV)/runtime.stamp  ## run a benchmark
 	@echo "The benchmarks live in benchmarks/; this runs benchmarks/sockets.py."
 	$(BIN)/python benchmarks/sockets.py $(ARGS)
+
+prove: $(VENV)/runtime.stamp  ## run a proof; make prove PROOF=faults ARGS="--only 10006"
+	$(BIN)/python proofs/$(PROOF).py $(ARGS)
 
 lock: $(VENV)/python.stamp  ## pin the dependencies anew
 	$(PIP) install uv

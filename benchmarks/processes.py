@@ -96,11 +96,13 @@ def asked(url: str, *, method: str = "GET", body: object = None, timeout_s: floa
 class Gateway:
     """`python run.py` in a process of its own against the exchange at `rest_url`, with its log in a file.
 
-    Settings in GATEWAY__SECTION__KEY of the environment reach it, so that others can be measured than the defaults.
+    Settings in GATEWAY__SECTION__KEY of the environment reach it, so that others can be measured than the defaults;
+    `environment` goes before that, and `command` is what Python runs in place of run.py.
     Invariant: after the `with` block no process is left.
     """
 
-    def __init__(self, rest_url: str, log: Path) -> None:
+    def __init__(self, rest_url: str, log: Path, *command: str, **environment: str) -> None:
+        self._command = [sys.executable, *(command or ("run.py",))]
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
@@ -113,12 +115,13 @@ class Gateway:
             "PORT": str(self.port),
             "LOG_LEVEL": "warning",
             "LOG_FORMAT": "json",
+            **environment,
         }
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "run.py"], cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stderr=log
+                self._command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stderr=log
             )
         try:
             self._wait_until_ready()
@@ -150,6 +153,17 @@ class Gateway:
         """Raises Trouble with the end of its log if it has ended."""
         if (code := self._process.poll()) is not None:
             raise Trouble(f"the gateway ended with code {code}; its log:\n{self._end_of_log()}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Its exit code, None if it has not ended in time."""
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
     def _end_of_log(self) -> str:
         return self.log.read_text(errors="replace")[-4000:]
