@@ -14,6 +14,8 @@ from .api.auth import Access
 from .api.load import Load
 from .api.middlewares import guarding, limiting, tracing
 from .bybit.client import BybitClient
+from .bybit.credentials import Credentials, keep_checked
+from .errors import ExchangeError, TradingKeyRefused
 from .market.candles import CandleCache
 from .market.feeds import SWEEP_S, Feeds
 from .market.listings import Listings
@@ -26,6 +28,8 @@ from .telemetry import get_logger
 
 log = get_logger(__name__)
 
+FIRST_CHECK_S = 2.0
+"""How long the start waits for word about the key, where one that can trade keeps the gateway from starting."""
 LATE_SHARE = 0.25
 """Of a call's time: a flight older than this is late, and another one joins it."""
 
@@ -43,13 +47,13 @@ def create_app(settings: Settings) -> web.Application:
     for table in (rest.routes, system.routes, ws.routes):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
-    app.cleanup_ctx.extend((_client, _feeds, _hub))
+    app.cleanup_ctx.extend((_client, _feeds, _hub, _key))
     app.on_shutdown.append(ws.drain)
     return app
 
 
 def _wire_market(app: web.Application, settings: Settings, rest_url: str) -> None:
-    client = BybitClient(settings.bybit, rest_url)
+    client = BybitClient(settings.bybit, rest_url, refuse_trading_keys=settings.refuses_trading_keys)
     candles = CandleCache(client.klines)
     listings = Listings(client.fetch, settings.bybit.settle_coins)
 
@@ -108,6 +112,32 @@ async def _hub(app: web.Application) -> AsyncIterator[None]:
     assert scheduler is not None, "aiojobs is set up before the hub"
     await app[keys.HUB].start(scheduler)
     yield
+
+
+async def _key(app: web.Application) -> AsyncIterator[None]:
+    """Keep an eye on what the key may do. Raises TradingKeyRefused if it is known in time that it must not be used."""
+    if not app[keys.CLIENT].has_credentials:
+        yield
+        return
+    credentials = app[keys.CLIENT].credentials
+    checker = asyncio.create_task(keep_checked(credentials), name="key checker")
+    try:
+        if app[keys.SETTINGS].refuses_trading_keys:
+            await _first_check(credentials)
+        yield
+    finally:
+        checker.cancel()
+        await asyncio.wait({checker})
+
+
+async def _first_check(credentials: Credentials) -> None:
+    try:
+        async with asyncio.timeout(FIRST_CHECK_S):
+            await credentials.check()
+    except TradingKeyRefused:
+        raise
+    except (ExchangeError, TimeoutError):
+        pass  # it serves the market meanwhile; the account waits until the key is known
 
 
 def _job_failed(_: Scheduler, context: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from . import __version__, telemetry
 from .configuration import ConfigurationError, describe, load
+from .errors import TradingKeyRefused
 from .settings import BybitSettings, Secret, Settings
 from .simulator.child import API_KEY, API_SECRET, SimulatorProcess
 from .worker import bind, calm_garbage_collector, raise_descriptor_limit, serve
@@ -26,7 +27,7 @@ SIMULATOR_LOOK_S = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit code: 0, 1 if the gateway could not run, 2 for bad settings."""
+    """Run the command line; gives the exit code: 0, 1 if it could not run, 2 for bad settings or a refused key."""
     arguments = _parser().parse_args(argv)
     given = {name: getattr(arguments, name) for name in ("profile", "host", "port", "workers")}
     try:
@@ -87,6 +88,8 @@ def _served(settings: Settings, last_words: Callable[[], object]) -> int:
             asyncio.run(_serve(settings, listener, last_words))
         except KeyboardInterrupt:
             pass
+        except TradingKeyRefused:
+            return 2  # the check has logged it
     return 0
 
 

@@ -11,6 +11,7 @@ GatewayError
     ├── ExchangeTimeout
     └── ExchangeUnreachable · BadAnswer · ExchangeBusy · RateExceeded · AddressBanned
         CredentialsMissing · CredentialsRefused · ClockSkew · CallRefused · StaleReading
+                             └── TradingKeyRefused     by us: the key can do more than read
 """
 
 from typing import ClassVar, NamedTuple
@@ -164,6 +165,10 @@ class CredentialsRefused(ExchangeError):
 
     temporary = False
     reason = "credentials_refused"
+
+
+class TradingKeyRefused(CredentialsRefused):
+    """The gateway refuses the key: it can trade or withdraw, and bybit.allow_trading_keys is not set."""
 
 
 class ClockSkew(ExchangeError):

@@ -183,6 +183,16 @@ class Candles(Struct, frozen=True, eq=False, weakref=True):
         return len(self.rows)
 
 
+class KeyInfo(Struct, frozen=True):
+    """What the API key may do, and until when (None: for ever). Nothing here tells whose key it is."""
+
+    is_read_only: bool
+    permissions: tuple[str, ...]
+    """As group:permission, sorted. A read-only key has them too, for looking."""
+    expires_at_ms: int | None
+    is_address_bound: bool
+
+
 class Part(Struct, frozen=True, eq=False):
     """What a consumer gets to see of a feed: the newest reading if there is any, and why it is not younger."""
 

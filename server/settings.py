@@ -245,6 +245,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.has_keys and not (self.bybit.environment is Environment.SIMULATOR and self.exchange_is_local)
 
     @property
+    def refuses_trading_keys(self) -> bool:
+        """Whether a key that can do more than read is not used: in production, unless that is allowed."""
+        return self.profile is Profile.PRODUCTION and not self.bybit.allow_trading_keys
+
+    @property
     def exchange_is_local(self) -> bool:
         """Whether the exchange is on this machine: the simulator that we start, or a loopback address."""
         if self.bybit.rest_url is None:

@@ -68,7 +68,8 @@ def calm_garbage_collector() -> None:
 async def serve(settings: Settings, listener: socket.socket, *, last_words: Callable[[], object]) -> None:
     """Serve on `listener` until SIGTERM or SIGINT, then drain and return.
 
-    A drain that takes longer than `server.shutdown_s` ends the process after `last_words`.
+    A drain that takes longer than `server.shutdown_s` ends the process after `last_words`. Raises TradingKeyRefused
+    where the key must not be used.
     """
     stop = asyncio.Event()
     runner = web.AppRunner(
@@ -79,7 +80,7 @@ async def serve(settings: Settings, listener: socket.socket, *, last_words: Call
         shutdown_timeout=settings.server.shutdown_s * HANDLERS_SHARE,
     )
     with _stopped_by_signals(stop):
-        await runner.setup()
+        await _set_up(runner)
         try:
             await web.SockSite(runner, listener, backlog=settings.server.backlog).start()
             _log_start(settings, address_of(listener))
@@ -91,6 +92,15 @@ async def serve(settings: Settings, listener: socket.socket, *, last_words: Call
             with HardDeadline(settings.server.shutdown_s, last_words):
                 await runner.cleanup()
             log.info("stopped")
+
+
+async def _set_up(runner: web.AppRunner) -> None:
+    """Start the application, or end what had begun of it."""
+    try:
+        await runner.setup()
+    except BaseException:
+        await runner.cleanup()
+        raise
 
 
 def _log_start(settings: Settings, address: str) -> None:

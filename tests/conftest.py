@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient
 from blockbuster import BlockBuster, blockbuster_ctx
 
 from server.app import create_app
-from server.settings import Environment, Secret, Settings
+from server.settings import Environment, Profile, Secret, Settings
 from server.simulator.child import API_KEY, API_SECRET, SimulatorProcess
 
 Gateway = TestClient[web.Request, web.Application]
@@ -114,10 +114,11 @@ def settings_for(url: str, **sections: dict[str, Any]) -> Settings:
 
 @pytest.fixture
 def start_gateway(exchange: Exchange, aiohttp_client: Any) -> StartGateway:
-    """Start a gateway against the exchange; keyword arguments are sections of settings."""
+    """Start a gateway against the exchange; keyword arguments are the profile and sections of settings."""
 
-    async def start(**sections: dict[str, Any]) -> Gateway:
-        client: Gateway = await aiohttp_client(create_app(settings_for(exchange.url, **sections)))
+    async def start(profile: Profile = Profile.DEVELOPMENT, **sections: dict[str, Any]) -> Gateway:
+        settings = msgspec.structs.replace(settings_for(exchange.url, **sections), profile=profile)
+        client: Gateway = await aiohttp_client(create_app(settings))
         return client
 
     return start

@@ -1,6 +1,7 @@
 """The command line, from outside: start, settings, signals, secrets, and an end that hangs on nothing."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,8 @@ import aiohttp
 import pytest
 
 from server import __version__
-from server.simulator.child import API_KEY, API_SECRET
+from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
+from tests.bybit.test_parsing import KEY, OF_THE_USER
 from tests.conftest import Exchange, closing, receive
 from tests.processes import GatewayProcess, launch, running
 
@@ -131,6 +133,69 @@ async def test_production_runs_with_tokens(exchange: Exchange) -> None:
             assert response.status == 200
         assert await gateway.end() == 0
         assert any("market_data_only" in line for line in gateway.lines)
+
+
+def production(exchange: Exchange, **environment: str) -> dict[str, str]:
+    """The environment of a gateway in production on the test's exchange."""
+    return keys(exchange) | {"GATEWAY_TOKENS": "canary-token-3", "HOST": "127.0.0.1"} | environment
+
+
+TRADING = {"BYBIT_API_KEY": TRADING_KEY, "BYBIT_API_SECRET": TRADING_SECRET}
+HEADERS = {"Authorization": "Bearer canary-token-3"}
+
+
+async def test_production_refuses_a_trading_key(exchange: Exchange) -> None:
+    """A key that can trade ends the start with 2 and one line of error that says why, and is asked nothing else."""
+    code, out, err = await output("--profile", "production", **production(exchange, **TRADING))
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert (code, out) == (2, "")
+    assert [line["event"] for line in lines if line["level"] == "error"] == ["key_refused"]
+    (refusal,) = (line["detail"] for line in lines if line["event"] == "key_refused")
+    assert "ContractTrade" in refusal
+    assert "bybit.allow_trading_keys" in refusal
+    assert not {"serving", "stopped"} & {line["event"] for line in lines}
+    assert not any(text in err for text in (TRADING_KEY, TRADING_SECRET, *OF_THE_USER))
+    assert "/v5/position/list" not in await exchange.calls()
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_read_only"),
+    [({}, True), ({**TRADING, "GATEWAY__BYBIT__ALLOW_TRADING_KEYS": "true"}, False)],
+    ids=["read only", "allowed"],
+)
+async def test_production_serves_with_a_key_it_may_use(
+    exchange: Exchange, environment: dict[str, str], is_read_only: bool
+) -> None:
+    """A read-only key, or one that can trade where that is allowed: the account is served, and health names it."""
+    async with (
+        running("--profile", "production", **production(exchange, **environment)) as gateway,
+        aiohttp.ClientSession(gateway.url, headers=HEADERS) as http,
+    ):
+        async with http.get("/balance") as response:
+            assert (response.status, (await response.json())["stale"]) == (200, False)
+        async with asyncio.timeout(5):
+            while (key := (await (await http.get("/health")).json())["key"]) is None:
+                await asyncio.sleep(0.02)
+        assert (key["read_only"], key["problem"]) == (is_read_only, None)
+        assert await gateway.end() == 0
+        assert any("key_can_trade" in line for line in gateway.lines) is not is_read_only
+
+
+@pytest.mark.parametrize("read_only", [0, 1])
+async def test_nothing_tells_whose_key_it_is(exchange: Exchange, read_only: int) -> None:
+    """Whatever the exchange says of the key's user is in no line at any level, and in no answer."""
+    await exchange.fault("query-api", result={**KEY, "readOnly": read_only})
+    environment = production(exchange, LOG_LEVEL="debug", APP_ENV="development")
+    async with running(**environment) as gateway, aiohttp.ClientSession(gateway.url, headers=HEADERS) as http:
+        async with asyncio.timeout(5):
+            while (await (await http.get("/health")).json())["key"] is None:
+                await asyncio.sleep(0.02)
+        answers = [await (await http.get(path)).text() for path in ("/health", "/", "/balance", "/positions")]
+        assert await gateway.end() == 0
+    shown = "".join(gateway.lines) + "".join(answers)
+    assert "ContractTrade" in shown
+    for text in (*OF_THE_USER, API_KEY, API_SECRET):
+        assert text not in shown
 
 
 async def test_no_secret_reaches_the_log(exchange: Exchange) -> None:

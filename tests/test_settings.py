@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from server.settings import BybitSettings, Environment, Secret, ServerSettings, Settings, WebSocketSettings
+from server.settings import BybitSettings, Environment, Profile, Secret, ServerSettings, Settings, WebSocketSettings
 
 CANARY = "canary-7f3a91c0"
 KEYS: dict[str, Any] = {"api_key": Secret("key-key-key"), "api_secret": Secret(CANARY)}
@@ -147,6 +147,20 @@ def test_secrets_lists_every_plain_secret() -> None:
         redis=msgspec.structs.replace(Settings().redis, url=Secret("redis://x")),
     )
     assert {secret.reveal() for secret in settings.secrets} == {"key-key-key", CANARY, "token-a", "redis://x"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "allowed", "refuses"),
+    [
+        (Profile.PRODUCTION, False, True),
+        (Profile.PRODUCTION, True, False),
+        (Profile.DEVELOPMENT, False, False),
+        (Profile.DEVELOPMENT, True, False),
+    ],
+)
+def test_trading_keys_are_refused_in_production(profile: Profile, allowed: bool, refuses: bool) -> None:
+    """Unless they are allowed there; development never refuses one."""
+    assert Settings(profile=profile, bybit=BybitSettings(allow_trading_keys=allowed)).refuses_trading_keys is refuses
 
 
 @pytest.mark.parametrize(

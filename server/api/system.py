@@ -74,6 +74,7 @@ async def health(request: web.Request) -> web.Response:
         "sessions": len(app[HUB]),
         "requests": load.requests,
         "clock_offset_ms": client.clock_offset_ms,
+        "key": client.credentials.describe(),
         **client.guards.describe(),
         "feeds": {kind.value: _summary(of, now) for kind in Kind if (of := [f for f in feeds if f.topic.kind is kind])},
         "timestamp_ms": time.time_ns() // 1_000_000,
@@ -82,10 +83,11 @@ async def health(request: web.Request) -> web.Response:
 
 
 def status_of(app: web.Application) -> str:
-    """`draining`, `degraded` where a refresh that somebody wanted failed last, or `ok`."""
+    """`draining`, `degraded` where the key is refused or a refresh that somebody wanted failed last, or `ok`."""
     if app[LOAD].is_draining:
         return "draining"
-    return "degraded" if any(feed.error is not None for feed in app[FEEDS]) else "ok"
+    is_refused = app[CLIENT].credentials.refusal is not None
+    return "degraded" if is_refused or any(feed.error is not None for feed in app[FEEDS]) else "ok"
 
 
 def _summary(feeds: list[Feed], now: float) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 
 ADDRESS_CALLS = 600
 ADDRESS_PERIOD_S = 5.0
-ACCOUNT_CALLS = 50
+ACCOUNT_CALLS = {"position": 50, "wallet": 50, "key": 10}
+"""Bybit's limits of the account's endpoints, in calls per `ACCOUNT_PERIOD_S`."""
 ACCOUNT_PERIOD_S = 1.0
 RESERVE = 0.2
 """What is left unused of every limit: for other programs of the same user, and for clocks that differ."""
 
-ACCOUNT_ENDPOINTS = ("position", "wallet")
+ACCOUNT_ENDPOINTS = tuple(ACCOUNT_CALLS)
 LONGEST_RESET_S = 60.0
 
 
@@ -52,7 +53,7 @@ class Budget:
     def __init__(self, *, share: float = 1.0) -> None:
         self._share = share
         self._address = Window(self._part_of(ADDRESS_CALLS), ADDRESS_PERIOD_S)
-        self._account = {name: Window(self._part_of(ACCOUNT_CALLS), ACCOUNT_PERIOD_S) for name in ACCOUNT_ENDPOINTS}
+        self._account = {name: Window(self._part_of(calls), ACCOUNT_PERIOD_S) for name, calls in ACCOUNT_CALLS.items()}
 
     def _part_of(self, calls: float) -> int:
         return max(1, int(calls * (1 - RESERVE) * self._share))

@@ -24,12 +24,13 @@ from ..errors import (
     ExchangeUnreachable,
     RateExceeded,
 )
-from ..models import CandleRow, Instruments, Kind, PositionRows, Reading, Topic
+from ..models import CandleRow, Instruments, KeyInfo, Kind, PositionRows, Reading, Topic
 from ..settings import BybitSettings
 from ..telemetry import get_logger
 from . import parsing
 from .budget import ACCOUNT_ENDPOINTS, reset_wait_s
 from .clock import ExchangeClock, Offset
+from .credentials import Credentials
 from .guards import Guards
 from .transport import CONNECT_TIMEOUT_S, BoundedSession
 
@@ -37,7 +38,7 @@ log = get_logger(__name__)
 
 T = TypeVar("T")
 
-THREADS = {"tickers": 4, "position": 4, "wallet": 2, "kline": 4, "instruments": 2, "time": 1}
+THREADS = {"tickers": 4, "position": 4, "wallet": 2, "kline": 4, "instruments": 2, "time": 1, "key": 1}
 """Threads per endpoint. Coalescing keeps calls to tens a second; a call takes a few milliseconds of a thread."""
 
 MAX_PAGES = 50
@@ -104,6 +105,7 @@ class BybitClient:
     """The account and the market as typed readings; one pybit session, one small pool of threads per endpoint.
 
     Nothing here runs on the loop but bookkeeping, and no call is repeated here: who wants another asks again.
+    With `refuse_trading_keys` the account is asked for nothing before its key is known to be unable to write.
     """
 
     def __init__(
@@ -111,6 +113,7 @@ class BybitClient:
         settings: BybitSettings,
         rest_url: str,
         *,
+        refuse_trading_keys: bool,
         share: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         exchange_clock: ExchangeClock | None = None,
@@ -130,6 +133,7 @@ class BybitClient:
             key_retry_s=settings.key_retry_s,
             clock=clock,
         )
+        self.credentials = Credentials(self.key, refuse_trading_keys=refuse_trading_keys, clock=clock)
         self._http = self._session(rest_url)
         self._fetchers: dict[Kind, Callable[[Topic], Awaitable[Page]]] = {
             Kind.TICKER: self._ticker,
@@ -181,6 +185,10 @@ class BybitClient:
         """The exchange's clock."""
         page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
         return int(page.value)
+
+    async def key(self) -> Reading[KeyInfo]:
+        """What the key may do, asked for now. Raises ExchangeError."""
+        return await self._timed(self._call("key", self._http.get_api_key_information, parsing.parse_key))
 
     async def _read(self, topic: Topic) -> Reading[Any]:
         return await self._timed(self._fetchers[topic.kind](topic))
@@ -266,10 +274,7 @@ class BybitClient:
         """One call to pybit in `endpoint`'s pool; logs it once, whatever becomes of it. Raises ExchangeError."""
         timeout_s = self._settings.call_timeout_s
         if endpoint in ACCOUNT_ENDPOINTS:
-            if not self.has_credentials:
-                raise CredentialsMissing("the gateway has no API key: only market data is served")
-            if self._clock_is_suspect:
-                await self._correct_clock()
+            await self._prepare_account(endpoint)
         await self.guards.admit(endpoint, timeout_s=timeout_s)
         number, started = next(self._numbers), self._clock()
         outcome, said = "crashed", None
@@ -299,6 +304,15 @@ class BybitClient:
                 said=said,
                 duration_ms=round((self._clock() - started) * 1000, 1),
             )
+
+    async def _prepare_account(self, endpoint: str) -> None:
+        """Return when a call may use the key and its signature will hold. Raises ExchangeError."""
+        if not self.has_credentials:
+            raise CredentialsMissing("the gateway has no API key: only market data is served")
+        if endpoint != "key":
+            await self.credentials.admit()
+        if self._clock_is_suspect:
+            await self._correct_clock()
 
     def _said(self, error: ExchangeError) -> str | None:
         """What the exchange wrote of its refusal, for the log; it likes to repeat the key."""
@@ -365,6 +379,7 @@ class BybitClient:
 
     async def close(self) -> None:
         """Take no more calls; connections at rest are closed, threads that hang are left to their deadline."""
+        await self.credentials.close()
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.wait({self._measuring})

@@ -1,11 +1,13 @@
 """Bybit's words to ours: the wire rows of V5 answers, checked and translated into models.
 
 Whatever does not have the documented shape raises BadAnswer; nothing is guessed and nothing made up. Field names and
-meanings: Bybit V5, "Get Tickers", "Get Kline", "Get Position Info", "Get Wallet Balance", "Get Instruments Info".
+meanings: Bybit V5, "Get Tickers", "Get Kline", "Get Position Info", "Get Wallet Balance", "Get Instruments Info",
+"Get API Key Information".
 """
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import TypeVar
@@ -13,7 +15,18 @@ from typing import TypeVar
 from msgspec import Raw
 
 from ..errors import BadAnswer
-from ..models import CandleRow, Coin, Instrument, Instruments, Position, PositionRow, PositionRows, Ticker, Wallet
+from ..models import (
+    CandleRow,
+    Coin,
+    Instrument,
+    Instruments,
+    KeyInfo,
+    Position,
+    PositionRow,
+    PositionRows,
+    Ticker,
+    Wallet,
+)
 from . import wire
 from .wire import decode
 
@@ -252,3 +265,28 @@ def parse_server_time(raw: bytes | Raw) -> int:
     if plain_nanoseconds(nanoseconds) is None:
         raise BadAnswer("the exchange's timeNano is not a time in nanoseconds")
     return int(nanoseconds) // 1_000_000
+
+
+def _expiry_ms(text: str) -> int | None:
+    """An ISO 8601 time with its offset, in Unix ms; "" and years up to 1970, Bybit's ways to say never, are None."""
+    if text == "":
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadAnswer("the exchange's expiredAt is not a time") from None
+    if moment.tzinfo is None:
+        raise BadAnswer("the exchange's expiredAt does not say in which time zone it is")
+    return None if moment.year <= 1970 else round(moment.timestamp() * 1000)
+
+
+def parse_key(raw: bytes | Raw) -> KeyInfo:
+    """What the key may do and until when, and nothing that tells whose it is. Only 1 in `readOnly` is read only."""
+    key = decode(raw, wire.Key)
+    permissions = {f"{group}:{name}" for group, names in key.permissions.items() for name in names}
+    return KeyInfo(
+        is_read_only=key.readOnly == 1,
+        permissions=tuple(sorted(permissions)),
+        expires_at_ms=_expiry_ms(key.expiredAt),
+        is_address_bound=bool(key.ips) and "*" not in key.ips,
+    )

@@ -163,9 +163,22 @@ class Time(Struct):
     timeNano: str
 
 
+Permission = Annotated[str, Meta(pattern=r"^[A-Za-z0-9 _.-]{1,40}\Z")]
+"""A name that may be shown to people."""
+
+
+class Key(Struct):
+    """The result of Get API Key Information, without everything that tells whose key it is."""
+
+    readOnly: int
+    permissions: dict[Permission, Annotated[list[Permission], Meta(max_length=100)]]
+    expiredAt: str = ""
+    ips: list[str] = []
+
+
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Envelope, Tickers, Kline, Positions, Wallet, InstrumentPage, Instrument, Time)
+    for kind in (Envelope, Tickers, Kline, Positions, Wallet, InstrumentPage, Instrument, Time, Key)
 }
 
 

@@ -36,16 +36,20 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Connect]:
-    """Makes clients with canaries for keys, which know the servers' time; keyword arguments replace settings."""
+    """Makes clients with canaries for keys, which know the servers' time.
+
+    Keyword arguments replace settings, and refuse_trading_keys.
+    """
     clients: list[BybitClient] = []
 
     def connected(url: str, exchange_clock: ExchangeClock | None = None, **keys: Any) -> BybitClient:
         canaries = {"api_key": Secret(KEY), "api_secret": Secret(SECRET)}
+        refuse = keys.pop("refuse_trading_keys", False)
         settings = BybitSettings(**{**canaries, "call_timeout_s": WAIT_S, **keys})
         if exchange_clock is None:
             exchange_clock = ExchangeClock()
             exchange_clock.set(Offset(NOW_MS - time.time() * 1000, 0))
-        clients.append(BybitClient(settings, url, exchange_clock=exchange_clock))
+        clients.append(BybitClient(settings, url, refuse_trading_keys=refuse, exchange_clock=exchange_clock))
         return clients[-1]
 
     yield connected

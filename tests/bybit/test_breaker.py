@@ -214,7 +214,7 @@ def test_budget_keeps_its_share_and_reserve(history: list[tuple[str, float]], wo
         window = [name for name, moment in taken if first <= moment < first + ADDRESS_PERIOD_S]
         assert len(window) <= ADDRESS_CALLS * (1 - RESERVE) / workers
         second = [name for name, moment in taken if first <= moment < first + 1 and name == "wallet"]
-        assert len(second) <= ACCOUNT_CALLS * (1 - RESERVE) / workers
+        assert len(second) <= ACCOUNT_CALLS["wallet"] * (1 - RESERVE) / workers
 
 
 @pytest.mark.parametrize(

@@ -37,17 +37,19 @@ from server.errors import (
     ExchangeTimeout,
     ExchangeUnreachable,
     RateExceeded,
+    TradingKeyRefused,
 )
 from server.models import Kind, Reading, Topic
 from server.settings import Secret
-from server.simulator.child import API_KEY, API_SECRET
+from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
 from server.simulator.signing import signature
 from server.telemetry import QUIET
 
 from ..conftest import Exchange
 from .conftest import KEY, SECRET, Connect, until
 from .servers import NOW_MS, Answer, Request, Serve, Write, answer_of, dripping, envelope, silent
-from .test_parsing import FLAT, KLINE, LINEAR, LONG, TICKER
+from .test_parsing import FLAT, KLINE, LINEAR, LONG, OF_THE_USER, TICKER
+from .test_parsing import KEY as KEY_ANSWER
 
 WALLET = Topic(Kind.WALLET)
 BTC = Topic(Kind.TICKER, "BTCUSDT")
@@ -884,3 +886,120 @@ async def gaps_until(done: asyncio.Event) -> list[float]:
         await asyncio.sleep(0.001)
         moments.append(time.monotonic())
     return [later - earlier for earlier, later in pairwise(moments)]
+
+
+TRADING = {"api_key": Secret(TRADING_KEY), "api_secret": Secret(TRADING_SECRET)}
+POSITION = Topic(Kind.POSITION, "BTCUSDT")
+ACCOUNT_TOPICS = (WALLET, POSITION, Topic(Kind.POSITIONS))
+QUERY_API, POSITION_LIST, WALLET_BALANCE = "/v5/user/query-api", "/v5/position/list", "/v5/account/wallet-balance"
+
+
+@pytest.mark.parametrize(("keys", "is_read_only"), [(SIMULATED, True), (TRADING, False)])
+async def test_key(exchange: Exchange, connect: Connect, keys: dict[str, Secret], is_read_only: bool) -> None:
+    """What the exchange says of each of its keys."""
+    await exchange.freeze(NOW_MS)
+    reading = await connect(exchange.url, **keys).key()
+    assert (reading.value.is_read_only, reading.exchange_time_ms) == (is_read_only, NOW_MS)
+    assert ("Wallet:Withdraw" in reading.value.permissions) is not is_read_only
+    assert (reading.value.expires_at_ms or 0) > NOW_MS
+    assert not reading.value.is_address_bound
+
+
+async def test_a_key_that_can_trade_is_not_used(exchange: Exchange, connect: Connect) -> None:
+    """Where it is refused, nothing is asked with it but what it may do, once; the market goes on."""
+    client = connect(exchange.url, **TRADING, refuse_trading_keys=True)
+    for _ in range(3):
+        for topic in ACCOUNT_TOPICS:
+            with pytest.raises(TradingKeyRefused, match=r"ContractTrade.*Wallet"):
+                await read(client, topic)
+    assert (await read(client, BTC)).value.last_price
+    assert await exchange.calls() == {QUERY_API: 1, "/v5/market/tickers": 1}
+
+
+async def test_a_key_that_can_only_read_is_asked_about_once(exchange: Exchange, connect: Connect) -> None:
+    """However many ask for the account at once, they share one check."""
+    client = connect(exchange.url, **SIMULATED, refuse_trading_keys=True)
+    await asyncio.gather(*(read(client, topic) for topic in ACCOUNT_TOPICS * 3))
+    await read(client, WALLET)
+    assert (await exchange.calls())[QUERY_API] == 1
+
+
+async def test_the_account_waits_for_the_check(exchange: Exchange, connect: Connect) -> None:
+    """Where trading keys are refused, a check that hangs or fails keeps the account away, and only that."""
+    client = connect(exchange.url, **SIMULATED, refuse_trading_keys=True, call_timeout_s=0.3)
+    for fault, kind in (({"hang": True}, ExchangeTimeout), ({"status": 502}, ExchangeBusy)):
+        await exchange.fault("query-api", **fault)
+        outcomes = await asyncio.gather(*(read(client, topic) for topic in ACCOUNT_TOPICS), return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {kind}
+        assert (await read(client, BTC)).value.last_price
+    calls = await exchange.calls()
+    assert (POSITION_LIST in calls, WALLET_BALANCE in calls) == (False, False)
+    await exchange.heal()
+    for topic in ACCOUNT_TOPICS:
+        await read(client, topic)
+
+
+async def test_nobody_waits_where_trading_keys_are_allowed(exchange: Exchange, connect: Connect) -> None:
+    """The account is read without a check, with a key that can trade as well."""
+    await exchange.fault("query-api", hang=True)
+    client = connect(exchange.url, **TRADING)
+    for topic in ACCOUNT_TOPICS:
+        await read(client, topic)
+    assert QUERY_API not in await exchange.calls()
+
+
+async def test_a_refused_check_silences_the_account(exchange: Exchange, connect: Connect) -> None:
+    """Credentials that the exchange refuses when asked about them are not tried elsewhere for a minute."""
+    client = connect(exchange.url, **SIMULATED)
+    await exchange.fault("query-api", ret_code=10010)
+    with pytest.raises(CredentialsRefused, match="10010"):
+        await client.key()
+    for call in (client.key(), read(client, WALLET), read(client, POSITION)):
+        with pytest.raises(CredentialsRefused) as caught:
+            await call
+        assert 55 < (caught.value.retry_after_s or 0) <= 60
+    assert (await read(client, BTC)).value.last_price
+    assert POSITION_LIST not in await exchange.calls()
+
+
+async def test_checks_have_a_budget_of_their_own(exchange: Exchange, connect: Connect) -> None:
+    """Ten a second is the exchange's limit, of which a fifth stays in reserve."""
+    client = connect(exchange.url, **SIMULATED)
+    assert client.guards.budget.left(0.0)["key"] == 8
+    await asyncio.gather(*(client.key() for _ in range(8)))
+    assert client.guards.describe()["budget_left"]["key"] < 8
+
+
+async def test_a_wrong_clock_is_corrected_before_the_check(exchange: Exchange, connect: Connect) -> None:
+    """A check that is refused for the clock makes the next one measure it."""
+    client = connect(exchange.url, **SIMULATED, refuse_trading_keys=True)
+    await exchange.shift(60_000)
+    with pytest.raises(ClockSkew):
+        await read(client, WALLET)
+    assert (await read(client, WALLET)).value.coins
+
+
+async def test_closing_ends_a_check(serve: Serve, connect: Connect) -> None:
+    """A client that closes while its key is checked leaves nothing under way."""
+    server = await serve(silent)
+    client = connect(server.url, refuse_trading_keys=True)
+    call = asyncio.ensure_future(read(client, WALLET))
+    await server.asked.wait()
+    await client.close()
+    with pytest.raises(ExchangeUnreachable, match="stops"):
+        await call
+    await until(lambda: client.guards.pools["key"].in_flight == 0)
+
+
+async def test_nothing_tells_whose_key_it_is(serve: Serve, connect: Connect, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the answer about the key, no log and no error has what identifies its user, whether it parses or not."""
+    caplog.set_level(logging.DEBUG)
+    for name, level in QUIET.items():
+        caplog.set_level(level, logger=name)
+    for answer in (KEY_ANSWER, {**KEY_ANSWER, "readOnly": 0}, {**KEY_ANSWER, "permissions": {"<canary>": []}}):
+        client = connect((await serve(envelope(answer))).url, refuse_trading_keys=True)
+        with capture_logs() as logs:
+            outcomes = await asyncio.gather(client.credentials.check(), return_exceptions=True)
+        shown = f"{logs} {outcomes} {caplog.text} {client.credentials.describe()} {client.credentials.reading}"
+        for canary in (KEY, SECRET, *OF_THE_USER):
+            assert canary not in shown

@@ -24,7 +24,7 @@ def client_of(exchange: Exchange, *, share: float = 1.0, **keys: Any) -> BybitCl
     """A client of the simulator; keyword arguments are settings."""
     given = {"api_key": Secret(API_KEY), "api_secret": Secret(API_SECRET), "call_timeout_s": 2.0, **keys}
     settings = BybitSettings(environment=Environment.SIMULATOR, **given)
-    return BybitClient(settings, exchange.url, share=share)
+    return BybitClient(settings, exchange.url, refuse_trading_keys=False, share=share)
 
 
 async def read(client: BybitClient, topic: Topic) -> Any:

@@ -97,6 +97,21 @@ OPTION = {
     "lotSizeFilter": {"maxOrderQty": "500", "minOrderQty": "0.01", "qtyStep": "0.02"},
 }  # fmt: skip
 
+KEY = {
+    "id": "13770661", "note": "canary-note", "apiKey": "canary-key", "readOnly": 1, "secret": "canary-secret",
+    "permissions": {
+        "ContractTrade": ["Order", "Position"], "Spot": ["SpotTrade"], "Wallet": [], "Options": ["OptionsTrade"],
+        "Derivatives": ["DerivativesTrade"], "CopyTrading": [], "BlockTrade": [], "Exchange": ["ExchangeHistory"],
+        "NFT": [], "Affiliate": [],
+    },
+    "ips": ["192.0.2.77"], "type": 1, "deadlineDay": 66, "expiredAt": "2026-02-01T08:30:00Z",
+    "createdAt": "2025-10-16T02:42:18Z", "unified": 0, "uta": 1, "userID": 24617703, "inviterID": 0,
+    "vipLevel": "No VIP", "mktMakerLevel": "0", "affiliateID": 0, "rsaPublicKey": "canary-rsa", "isMaster": True,
+    "parentUid": "0", "kycLevel": "LEVEL_DEFAULT", "kycRegion": "canary-region",
+}  # fmt: skip
+EXPIRES_MS = 1_769_934_600_000
+OF_THE_USER = ("canary", "13770661", "24617703", "192.0.2.77")
+
 Document = dict[str, Any]
 Parse = Callable[[bytes], Any]
 
@@ -118,6 +133,7 @@ PARSERS: dict[str, tuple[Parse, Document]] = {
     "kline": (lambda raw: parsing.parse_kline(raw, "BTCUSDT"), {"symbol": "BTCUSDT", "list": KLINE}),
     "instruments": (parsing.parse_instrument_page, {"nextPageCursor": "c", "list": [LINEAR, SPOT, OPTION]}),
     "time": (parsing.parse_server_time, {"timeSecond": "1688639403", "timeNano": "1688639403423213947"}),
+    "key": (parsing.parse_key, KEY),
 }
 each_parser = pytest.mark.parametrize("kind", PARSERS)
 
@@ -181,7 +197,7 @@ def broken(draw: st.DrawFn, document: Document) -> Document:
     return document
 
 
-NAMES = {"symbol", "side", "coin", "account_type", "status", "base_coin", "quote_coin", "settle_coin"}
+NAMES = {"symbol", "side", "coin", "account_type", "status", "base_coin", "quote_coin", "settle_coin", "permissions"}
 
 
 def leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -206,6 +222,8 @@ def numbers(kind: str, value: Any) -> Iterator[Any]:
         assert data.pop("currency") == "USD"
         available = [coin.pop("available_balance") for coin in data["coins"]]
         assert data["available_balance"] is None or set(available) <= {None}
+    if kind == "key":
+        data.pop("expires_at_ms")
     for name, leaf in leaves(data):
         if name not in NAMES and leaf is not None and not isinstance(leaf, bool):
             yield leaf
@@ -575,6 +593,106 @@ def test_server_time_that_is_none(nano: str) -> None:
     """A time that is not there is not the year 1970."""
     with pytest.raises(BadAnswer, match="timeNano"):
         parsing.parse_server_time(encoded({"timeSecond": "1688639403", "timeNano": nano}))
+
+
+def test_key() -> None:
+    """What the key may do and until when comes out, and nothing that tells whose it is."""
+    info = parsing.parse_key(encoded(KEY))
+    assert msgspec.to_builtins(info) == {
+        "is_read_only": True,
+        "permissions": (
+            "ContractTrade:Order",
+            "ContractTrade:Position",
+            "Derivatives:DerivativesTrade",
+            "Exchange:ExchangeHistory",
+            "Options:OptionsTrade",
+            "Spot:SpotTrade",
+        ),
+        "expires_at_ms": EXPIRES_MS,
+        "is_address_bound": True,
+    }
+    assert not any(text in repr(info) for text in OF_THE_USER)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(document=broken(KEY))
+def test_a_damaged_key_is_never_better_than_it_is(document: Document) -> None:
+    """Of a damaged answer nothing comes out, or what stands in it: only the number 1 makes a key read only."""
+    try:
+        info = parsing.parse_key(encoded(document))
+    except BadAnswer as error:
+        detail = error.detail
+    else:
+        detail = ""
+    assert not any(text in detail for text in OF_THE_USER)
+    if detail:
+        return
+    assert type(document["readOnly"]) is int
+    assert info.is_read_only == (document["readOnly"] == 1)
+    assert set(info.permissions) == {f"{group}:{name}" for group, of in document["permissions"].items() for name in of}
+    assert info.expires_at_ms in (None, EXPIRES_MS)
+    assert info.expires_at_ms == EXPIRES_MS or document.get("expiredAt", "") == ""
+    assert info.is_address_bound == (bool(document.get("ips")) and "*" not in document["ips"])
+
+
+@pytest.mark.parametrize(
+    ("read_only", "is_read_only"),
+    [(1, True), (0, False), (2, False), (-1, False), (True, None), ("1", None), (1.0, None)],
+)
+def test_only_one_is_read_only(read_only: object, is_read_only: bool | None) -> None:
+    """Any other number is a key that can write, and what is no whole number is a bad answer."""
+    raw = encoded({**KEY, "readOnly": read_only})
+    if is_read_only is None:
+        with pytest.raises(BadAnswer, match="readOnly"):
+            parsing.parse_key(raw)
+    else:
+        assert parsing.parse_key(raw).is_read_only is is_read_only
+
+
+@pytest.mark.parametrize("field", ["readOnly", "permissions"])
+def test_a_key_without_its_permissions_is_none(field: str) -> None:
+    """What decides over the key has no default."""
+    with pytest.raises(BadAnswer, match=field):
+        parsing.parse_key(encoded({name: value for name, value in KEY.items() if name != field}))
+
+
+@pytest.mark.parametrize(
+    ("text", "expires_at_ms"),
+    [
+        ("2026-02-01T08:30:00Z", EXPIRES_MS),
+        ("2026-02-01T08:30:00.000Z", EXPIRES_MS),
+        ("2026-02-01T10:30:00+02:00", EXPIRES_MS),
+        ("1970-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("", None),
+    ],
+)
+def test_expiry(text: str, expires_at_ms: int | None) -> None:
+    """A time is one in Unix ms, and Bybit's ways to say never are None."""
+    assert parsing.parse_key(encoded({**KEY, "expiredAt": text})).expires_at_ms == expires_at_ms
+
+
+@pytest.mark.parametrize("text", ["soon", "2026-02-01T08:30:00", "2026-02-30T00:00:00Z", "2026-02-01", "1769934600000"])
+def test_expiry_that_is_no_time(text: str) -> None:
+    """A time that does not exist, or without its zone, is a bad answer."""
+    with pytest.raises(BadAnswer, match="expiredAt"):
+        parsing.parse_key(encoded({**KEY, "expiredAt": text}))
+
+
+@pytest.mark.parametrize(
+    ("ips", "is_bound"), [(["*"], False), ([], False), (["192.0.2.1", "*"], False), (["::1"], True)]
+)
+def test_address_of_a_key(ips: list[str], is_bound: bool) -> None:
+    """A star is every address, and so is none at all."""
+    assert parsing.parse_key(encoded({**KEY, "ips": ips})).is_address_bound is is_bound
+
+
+@pytest.mark.parametrize("name", ["", "x" * 41, "a\nb", "<b>", "Größe"])
+def test_permissions_can_be_shown(name: str) -> None:
+    """A permission whose name should not be shown to people is a bad answer, as a group or within one."""
+    for permissions in ({name: ["Order"]}, {"Spot": [name]}):
+        with pytest.raises(BadAnswer, match="permissions"):
+            parsing.parse_key(encoded({**KEY, "permissions": permissions}))
 
 
 def test_bad_answers_do_not_quote() -> None:

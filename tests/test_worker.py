@@ -1,0 +1,24 @@
+"""One process: a start that fails leaves nothing behind."""
+
+import asyncio
+import contextlib
+
+import msgspec
+import pytest
+
+from server.errors import TradingKeyRefused
+from server.settings import Profile, Secret
+from server.simulator.child import TRADING_KEY, TRADING_SECRET
+from server.worker import bind, serve
+from tests.conftest import Exchange, settings_for
+
+
+async def test_a_refused_start_ends_what_had_begun(exchange: Exchange) -> None:
+    """Where the key must not be used, what was started before that was known is ended."""
+    trading = {"api_key": Secret(TRADING_KEY), "api_secret": Secret(TRADING_SECRET)}
+    settings = settings_for(exchange.url, bybit=trading, server={"port": 0})
+    settings = msgspec.structs.replace(settings, profile=Profile.PRODUCTION)
+    before = asyncio.all_tasks()
+    with contextlib.closing(bind(settings)) as listener, pytest.raises(TradingKeyRefused):
+        await serve(settings, listener, last_words=lambda: None)
+    assert {task.get_name() for task in asyncio.all_tasks() - before} == set()
