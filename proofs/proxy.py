@@ -49,8 +49,16 @@ class Fault(NamedTuple):
 class Line:
     """One question of the gateway and the connection that waits for its answer."""
 
-    def __init__(self, proxy: Proxy, writer: asyncio.StreamWriter, target: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        target: str,
+        headers: dict[str, str],
+    ) -> None:
         self._proxy = proxy
+        self._reader = reader
         self.writer = writer
         self.target = target
         self.headers = headers
@@ -80,10 +88,11 @@ class Line:
 
     async def raw(self, data: bytes) -> None:
         """Write `data` as it is. Raises ConnectionResetError where the gateway has gone."""
-        if self.writer.transport.is_closing():
+        if self._reader.at_eof() or self.writer.is_closing():
             raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
+        await asyncio.sleep(0)  # draining what is drained already gives nobody his turn
 
     async def send(self, body: bytes, *headers: str, status: str = "200 OK", length: int | None = None) -> None:
         """Write a whole answer; `length` replaces what Content-Length says."""
@@ -199,7 +208,7 @@ class Proxy:
             try:
                 reader, writer = await self._greeted(sock)
                 while True:
-                    await self._answer(await reader.readuntil(b"\r\n\r\n"), writer)
+                    await self._answer(await reader.readuntil(b"\r\n\r\n"), reader, writer)
             finally:
                 if writer is None:
                     sock.close()
@@ -229,10 +238,10 @@ class Proxy:
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
-    async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _answer(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, *lines = head.decode("latin-1").strip().split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-        line = Line(self, writer, first.split(" ")[1], headers)
+        line = Line(self, reader, writer, first.split(" ")[1], headers)
         if sign := headers.get("x-bapi-sign"):
             self.signatures.add(sign)
         fault = self._fault

@@ -6,31 +6,22 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 
-import requests
-import urllib3
-from pybit.exceptions import FailedRequestError, InvalidRequestError
 from pybit.unified_trading import HTTP
 
 from ..errors import (
-    AddressBanned,
     BadAnswer,
-    CallRefused,
     ClockSkew,
     CredentialsMissing,
-    CredentialsRefused,
-    ExchangeBusy,
     ExchangeError,
-    ExchangeTimeout,
-    ExchangeUnreachable,
-    RateExceeded,
 )
 from ..models import CandleRow, Instruments, KeyInfo, Kind, PositionRows, Reading, Topic
 from ..settings import BybitSettings
 from ..telemetry import get_logger
 from . import parsing
-from .budget import ACCOUNT_ENDPOINTS, reset_wait_s
+from .budget import ACCOUNT_ENDPOINTS
 from .clock import ExchangeClock, Offset
 from .credentials import Credentials
+from .failures import asked, empty, printable
 from .guards import Guards
 from .transport import CONNECT_TIMEOUT_S, BoundedSession
 
@@ -42,25 +33,6 @@ THREADS = {"tickers": 4, "position": 4, "wallet": 2, "kline": 4, "instruments": 
 """Threads per endpoint. Coalescing keeps calls to tens a second; a call takes a few milliseconds of a thread."""
 
 MAX_PAGES = 50
-
-REFUSALS: dict[int, type[ExchangeError]] = {
-    10000: ExchangeBusy,
-    10002: ClockSkew,
-    10003: CredentialsRefused,
-    10004: CredentialsRefused,
-    10005: CredentialsRefused,
-    10006: RateExceeded,
-    10007: CredentialsRefused,
-    10009: AddressBanned,
-    10010: CredentialsRefused,
-    10016: ExchangeBusy,
-    10018: RateExceeded,
-    10024: AddressBanned,
-    33004: CredentialsRefused,
-    -2015: CredentialsRefused,
-}
-"""Bybit's retCodes that mean something to us; every other one is CallRefused."""
-
 
 CLOCK_PATIENCE_S = 1.0
 """How long an answer waits for the exchange's clock that it is to be compared with."""
@@ -289,6 +261,7 @@ class BybitClient:
         except ExchangeError as error:
             outcome, said = error.reason, self._said(error)
             self._clock_is_suspect |= isinstance(error, ClockSkew)
+            empty(error)
             raise
         except asyncio.CancelledError:
             outcome = "cancelled"
@@ -320,7 +293,7 @@ class BybitClient:
         for secret in (self._settings.api_key, self._settings.api_secret):
             if secret is not None:
                 message = message.replace(secret.reveal(), "***")
-        return _printable(message) or None
+        return printable(message) or None
 
     @property
     def clock_offset_ms(self) -> int | None:
@@ -365,14 +338,9 @@ class BybitClient:
         log.warning("clock_corrected", offset_ms=self._http.offset_ms)
 
     def _ask(self, endpoint: str, method: Any, parse: Callable[[Any], T], query: dict[str, Any]) -> Page:
-        """In the thread: the call and its parsing. pybit raises far more than it documents; here it becomes ours."""
+        """In the thread: the call and its parsing."""
         sent_ms = self._exchange_clock.now_ms()
-        try:
-            answer, _, headers = method(**query)
-        except ExchangeError:
-            raise
-        except Exception as error:
-            raise translated(error) from error
+        answer, headers = asked(method, query)
         self.guards.budget.learn(endpoint, headers)
         time_ms = int(answer["time"])
         return Page(parse(answer["result"]), time_ms, self._exchange_clock.offset_of(time_ms, sent_ms))
@@ -385,38 +353,3 @@ class BybitClient:
             await asyncio.wait({self._measuring})
         self.guards.close()
         self._http.client.close()
-
-
-def translated(error: Exception) -> ExchangeError:
-    """pybit's, requests' or urllib3's `error` as one of ours.
-
-    The detail goes to clients: it holds no URL, no header, and nothing the exchange wrote, which may echo a key.
-    """
-    if isinstance(error, InvalidRequestError):
-        code = error.status_code
-        kind = REFUSALS.get(code, CallRefused) if isinstance(code, int) else CallRefused
-        retry_after_s = reset_wait_s(error.resp_headers or {}, time.time() * 1000) if kind is RateExceeded else None
-        return kind(f"the exchange refused the call with code {_printable(code)}", retry_after_s=retry_after_s)
-    if isinstance(error, FailedRequestError):
-        return _of_status(error.status_code)
-    if isinstance(error, urllib3.exceptions.DecodeError):
-        return BadAnswer("the exchange's answer could not be unpacked")
-    if isinstance(error, (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
-        return ExchangeTimeout("the exchange gave no whole answer in time")
-    if isinstance(error, (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError)):
-        return ExchangeUnreachable(f"the exchange could not be reached: {type(error).__name__}")
-    return BadAnswer(f"the exchange's answer made no sense: {type(error).__name__}")
-
-
-def _of_status(status: int) -> ExchangeError:
-    if status == 401:
-        return CredentialsRefused("the exchange refuses the key (HTTP 401)")
-    if status == 403:
-        return AddressBanned("the exchange refuses this address (HTTP 403): a rate ban, or a region it does not serve")
-    if status == 429 or status >= 500:
-        return ExchangeBusy(f"the exchange is overloaded or restarting (HTTP {status})")
-    return CallRefused(f"the exchange answered HTTP {status}")
-
-
-def _printable(message: object) -> str:
-    return "".join(ch if ch.isprintable() else " " for ch in str(message))[:200]

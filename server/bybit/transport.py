@@ -24,6 +24,7 @@ from .wire import Envelope, decode
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_REFUSAL_BYTES = 64 * 1024
+PIECE_BYTES = 256 * 1024
 CONNECT_TIMEOUT_S = 5.0
 
 READABLE_PATHS = frozenset(
@@ -192,15 +193,27 @@ class BoundedAdapter(HTTPAdapter):
         if request.method != "GET" or path not in READABLE_PATHS:
             raise PermissionError(f"the gateway only reads: {request.method} {path} is not among what it may ask")
         response = super().send(request, *args, **kwargs)
-        accepted = response.status_code == 200
-        limit = MAX_ANSWER_BYTES if accepted else MAX_REFUSAL_BYTES
         try:
-            body = response.raw.read(limit + 1, decode_content=accepted)
+            body = self._whole(response) if response.status_code == 200 else response.raw.read(MAX_REFUSAL_BYTES)
         finally:
             response.close()  # of an answer read to its end, the connection is back in the pool already
-        if accepted and len(body) > limit:
-            raise BadAnswer(f"the exchange's answer is over {limit} bytes")
         return self._answer(response, body)
+
+    @staticmethod
+    def _whole(response: requests.Response) -> bytes:
+        """The unpacked body, read in pieces: what turns out to be too large is let go at once, and never copied."""
+        pieces: list[bytes] = []
+        left = MAX_ANSWER_BYTES
+        declared = response.headers.get("Content-Length", "")
+        too_large = declared.isdecimal() and len(declared) < 20 and int(declared) > left
+        while not too_large and (piece := response.raw.read(min(PIECE_BYTES, left + 1), decode_content=True)):
+            pieces.append(piece)
+            left -= len(piece)
+            too_large = left < 0
+        if too_large:
+            pieces.clear()
+            raise BadAnswer(f"the exchange's answer is over {MAX_ANSWER_BYTES} bytes")
+        return b"".join(pieces)
 
     @staticmethod
     def _answer(response: requests.Response, body: bytes) -> Answer:

@@ -22,8 +22,9 @@ from structlog.testing import capture_logs
 
 from server.bybit import transport
 from server.bybit.breaker import LAST_PAUSE_S
-from server.bybit.client import MAX_PAGES, REFUSALS, THREADS, BybitClient, translated
+from server.bybit.client import MAX_PAGES, THREADS, BybitClient
 from server.bybit.clock import ExchangeClock
+from server.bybit.failures import REFUSALS, translated
 from server.bybit.transport import READABLE_PATHS
 from server.errors import (
     AddressBanned,
@@ -54,6 +55,7 @@ from .test_parsing import KEY as KEY_ANSWER
 WALLET = Topic(Kind.WALLET)
 BTC = Topic(Kind.TICKER, "BTCUSDT")
 HOUR_MS = 3_600_000
+WORDS = "word " * 1000
 SIMULATED = {"api_key": Secret(API_KEY), "api_secret": Secret(API_SECRET)}
 
 
@@ -583,6 +585,20 @@ async def test_a_bug_of_ours_is_not_logged_as_good(serve: Serve, connect: Connec
     assert [(line["outcome"], line["log_level"]) for line in logs] == [("crashed", "warning")]
 
 
+@pytest.mark.parametrize("answer", [envelope({"list": [WORDS]}), envelope({}, 10001, WORDS), answer_of(WORDS)])
+async def test_an_error_holds_no_answer(serve: Serve, connect: Connect, answer: bytes) -> None:
+    """Errors are kept for as long as a trouble lasts: they hold neither the answer nor the request with the key."""
+    client = connect((await serve(answer)).url)
+    with pytest.raises(ExchangeError) as caught:
+        await read(client, WALLET)
+    error: BaseException | None = caught.value
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_code.co_name in ("_ask", "asked", "_submit_request", "send", "_whole", "json", "decode"):
+                assert not frame.f_locals, frame
+        error = error.__cause__
+
+
 async def test_what_is_said_stays_on_its_line(serve: Serve, connect: Connect) -> None:
     """What the exchange writes is cut, and forges no line of the log."""
     client = connect((await serve(envelope({}, 10001, "no\r\n\x1b[31m\u2028yes" + "x" * 999))).url)
@@ -913,7 +929,7 @@ async def test_a_key_that_can_trade_is_not_used(exchange: Exchange, connect: Con
             with pytest.raises(TradingKeyRefused, match=r"ContractTrade.*Wallet"):
                 await read(client, topic)
     assert (await read(client, BTC)).value.last_price
-    assert await exchange.calls() == {QUERY_API: 1, "/v5/market/tickers": 1}
+    assert (await exchange.calls()).items() - {("/v5/market/time", 1)} == {(QUERY_API, 1), ("/v5/market/tickers", 1)}
 
 
 async def test_a_key_that_can_only_read_is_asked_about_once(exchange: Exchange, connect: Connect) -> None:

@@ -396,15 +396,20 @@ async def test_a_small_refusal_keeps_its_connection(serve: Serve, session: Bound
     assert server.connections == 1
 
 
-async def test_what_cannot_be_unpacked_is_closed(
-    serve: Serve, session: BoundedSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_cannot_be_unpacked_is_closed(serve: Serve, session: BoundedSession) -> None:
     """An answer that breaks while more of it is on the wire leaves no connection behind."""
-    monkeypatch.setattr(transport, "MAX_ANSWER_BYTES", 1000)
-    server = await serve(answer_of(b"not gzip" * 20_000, "Content-Encoding: gzip"))
+    server = await serve(answer_of(b"not gzip" * 200_000, "Content-Encoding: gzip"))
     for _ in range(3):
         with pytest.raises(urllib3.exceptions.DecodeError):
             await Call(get(session, server)).end()
+    await until(lambda: not server.open)
+
+
+async def test_what_says_to_be_too_large_is_not_read(serve: Serve, session: BoundedSession) -> None:
+    """Of an answer whose length is over the limit, no byte is waited for."""
+    server = await serve(answer_of(b"", length=transport.MAX_ANSWER_BYTES + 1))
+    with pytest.raises(BadAnswer, match="over"):
+        await Call(get(session, server)).end()
     await until(lambda: not server.open)
 
 
