@@ -1,20 +1,22 @@
-"""The processes of a benchmark: the gateway as a user starts it, the clients that load it, and the core of each."""
+"""The processes of a benchmark: the gateway as a user starts it, its clients and its peers, and the core of each."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import platform
 import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -63,12 +65,11 @@ def running_on(cores: frozenset[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def built_load(folder: Path) -> Path:
-    """The clients' program, compiled from load.c into `folder`. Raises Trouble where that cannot be done."""
-    compiler, program = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"), folder / "load"
+def built(source: Path, folder: Path) -> Path:
+    """The program compiled from the C file `source` into `folder`. Raises Trouble where that cannot be done."""
+    compiler, program = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"), folder / source.stem
     if compiler is None:
         raise Trouble("a C compiler is needed for the clients; on Debian and Ubuntu: apt-get install gcc libc6-dev")
-    source = Path(__file__).with_name("load.c")
     built = subprocess.run([compiler, "-O2", "-o", program, source], capture_output=True, text=True, check=False)
     if built.returncode:
         raise Trouble(f"{source.name} did not compile:\n{built.stderr}")
@@ -93,35 +94,26 @@ def asked(url: str, *, method: str = "GET", body: object = None, timeout_s: floa
         raise Trouble(f"{method} {url}: {error} {said}".strip()) from error
 
 
-class Gateway:
-    """`python run.py` in a process of its own against the exchange at `rest_url`, with its log in a file.
+class Server:
+    """`command` in a process of its own, which serves on `port` of 127.0.0.1, with its log in a file.
 
-    Settings in GATEWAY__SECTION__KEY of the environment reach it, so that others can be measured than the defaults;
-    `environment` goes before that, and `command` is what Python runs in place of run.py.
     Invariant: after the `with` block no process is left.
     """
 
-    def __init__(self, rest_url: str, log: Path, *command: str, **environment: str) -> None:
-        self._command = [sys.executable, *(command or ("run.py",))]
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(
+        self, name: str, command: Sequence[str], *, port: int, log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         self.log = log
-        self._environment = {
-            **_clean_environment(),
-            "BYBIT_ENVIRONMENT": "simulator",
-            "BYBIT_REST_URL": rest_url,
-            "BYBIT_API_KEY": API_KEY,
-            "BYBIT_API_SECRET": API_SECRET,
-            "PORT": str(self.port),
-            "LOG_LEVEL": "warning",
-            "LOG_FORMAT": "json",
-            **environment,
-        }
+        self._command = command
+        self._environment = environment
 
     def __enter__(self) -> Self:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stderr=log
+                self._command, cwd=ROOT, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
             self._wait_until_ready()
@@ -140,19 +132,21 @@ class Gateway:
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_S
-        while True:
+        while not self._is_ready():
             self.check_alive()
-            with contextlib.suppress(Trouble):
-                asked(f"{self.url}/readyz", timeout_s=1.0)
-                return
             if time.monotonic() > deadline:
-                raise Trouble(f"the gateway was not ready after {START_S:g} s; its log:\n{self._end_of_log()}")
+                raise Trouble(f"{self.name} was not ready after {START_S:g} s; its log:\n{self.end_of_log()}")
             time.sleep(0.05)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+            return True
+        return False
 
     def check_alive(self) -> None:
         """Raises Trouble with the end of its log if it has ended."""
         if (code := self._process.poll()) is not None:
-            raise Trouble(f"the gateway ended with code {code}; its log:\n{self._end_of_log()}")
+            raise Trouble(f"{self.name} ended with code {code}; its log:\n{self.end_of_log()}")
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -165,7 +159,8 @@ class Gateway:
         except subprocess.TimeoutExpired:
             return None
 
-    def _end_of_log(self) -> str:
+    def end_of_log(self) -> str:
+        """What it said last."""
         return self.log.read_text(errors="replace")[-4000:]
 
     def _stop(self) -> None:
@@ -175,6 +170,37 @@ class Gateway:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+class Gateway(Server):
+    """`python run.py` against the exchange at `rest_url`, or `program` with its arguments in its place.
+
+    Settings in GATEWAY__SECTION__KEY of the environment reach it, so that others can be measured than the defaults;
+    those in `settings` come before them.
+    """
+
+    def __init__(
+        self, rest_url: str, log: Path, *program: str, settings: Mapping[str, str] | None = None
+    ) -> None:
+        port = free_port()
+        environment = {
+            **_clean_environment(),
+            "BYBIT_ENVIRONMENT": "simulator",
+            "BYBIT_REST_URL": rest_url,
+            "BYBIT_API_KEY": API_KEY,
+            "BYBIT_API_SECRET": API_SECRET,
+            "PORT": str(port),
+            "LOG_LEVEL": "warning",
+            "LOG_FORMAT": "json",
+            **(settings or {}),
+        }
+        super().__init__("the gateway", [sys.executable, *(program or ("run.py",))], port=port, log=log, environment=environment)
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(Trouble):
+            asked(f"{self.url}/readyz", timeout_s=1.0)
+            return True
+        return False
 
 
 def _clean_environment() -> dict[str, str]:
@@ -187,11 +213,14 @@ def given_settings(environment: Mapping[str, str] = os.environ) -> list[str]:
     return sorted(f"{name}={value}" for name, value in environment.items() if name.startswith("GATEWAY__"))
 
 
-class Sockets:
-    """Open WebSockets in a process of their own, which counts what each receives; open as long as a `with` block."""
+class Clients:
+    """Clients in a process of their own, which obeys lines and answers each with one; open as long as a `with` block.
 
-    def __init__(self, program: Path, port: int, count: int, interval_s: float, symbols: Sequence[str]) -> None:
-        self._command = [str(program), "sockets", str(port), str(count), f"{interval_s:g}", *symbols]
+    `opening` is its first answer, given once each of its sockets has had a first message.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
         self._rest = b""
 
     def __enter__(self) -> Self:
@@ -206,19 +235,13 @@ class Sockets:
     def __exit__(self, *_: object) -> None:
         self._stop()
 
-    def begin(self, seconds: float) -> None:
-        """Have it count for so long; `counted` gives the result."""
-        self._say(f"measure {seconds:g}")
+    def begin(self, seconds: float, what: str = "measure") -> None:
+        """Have them count for so long; `counted` gives the result."""
+        self._say(f"{what} {seconds:g}")
 
     def counted(self, within_s: float) -> dict[str, Any]:
         """What was counted since `begin`, for which up to `within_s` may have to be waited."""
         return self._answer(within_s + LATE_S)
-
-    def wait(self, part: str, *, stale: bool, within_s: float) -> float | None:
-        """Seconds until the newest snapshot of every socket names `part` as stale, or no more; None if too long."""
-        self._say(f"wait {part} {stale:d} {within_s:g}")
-        answer = self._answer(within_s + LATE_S)
-        return float(answer["after_s"]) if answer["agreed"] else None
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -246,6 +269,26 @@ class Sockets:
             if pipe is not None:
                 pipe.close()
         _ended(self._process)
+
+
+class Sockets(Clients):
+    """Sockets on the gateway with an interval, by load.c."""
+
+    def __init__(self, program: Path, port: int, count: int, interval_s: float, symbols: Sequence[str]) -> None:
+        super().__init__([str(program), "sockets", str(port), str(count), f"{interval_s:g}", *symbols])
+
+    def wait(self, part: str, *, stale: bool, within_s: float) -> float | None:
+        """Seconds until the newest snapshot of every socket names `part` as stale, or no more; None if too long."""
+        self._say(f"wait {part} {stale:d} {within_s:g}")
+        answer = self._answer(within_s + LATE_S)
+        return float(answer["after_s"]) if answer["agreed"] else None
+
+
+class Readers(Clients):
+    """Sockets that read what any server broadcasts, by fanout.c."""
+
+    def __init__(self, program: Path, port: int, count: int, paths: Sequence[str]) -> None:
+        super().__init__([str(program), str(port), str(count), *paths])
 
 
 class Requests:
@@ -283,6 +326,30 @@ def _ended(process: subprocess.Popen[bytes], wait_s: float = 5.0) -> None:
         process.wait()
 
 
-def end_on_sigterm() -> None:
-    """SIGTERM leaves through every `with` block, as Ctrl-C does."""
+def commanded(name: str, work: Callable[[Path], None]) -> int:
+    """The exit code of a command after `work` with a folder that lasts as long. SIGTERM leaves it as Ctrl-C does."""
+    if not sys.platform.startswith("linux"):
+        print(f"{name}: it needs Linux (epoll, /proc)", file=sys.stderr)
+        return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+            work(Path(folder))
+    except (Trouble, RuntimeError) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def heading(first: str, *, seconds: float, rounds: int, cores: Cores) -> str:
+    """What every command says before it begins: what it measures, how often, where and with which settings."""
+    place = "the server alone on one core" if cores.are_apart else "everything on one core: times are too long"
+    kept = f"{rounds} rounds: medians (lowest to highest)" if rounds > 1 else "one round"
+    lines = (
+        f"{first}; windows of {seconds:g} s; {kept}",
+        f"Python {platform.python_version()}, {platform.system()} {platform.release()}; {place}",
+        *(f"with {setting}" for setting in given_settings()),
+    )
+    return "\n".join(lines)

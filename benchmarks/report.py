@@ -121,6 +121,19 @@ def spread(values: Sequence[float], digits: int) -> str:
     return middle if least == most else f"{middle} ({least} to {most})"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The cells of `rows` in columns, each as wide as it has to be."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def median_ratio(values: Sequence[float], others: Sequence[float]) -> float | None:
+    """The median of the rounds' own ratios, so that what drifts between rounds does not count; None for none."""
+    ratios = [a / b for a, b in zip(values, others, strict=False) if b > TOO_SMALL]
+    return statistics.median(ratios) if ratios else None
+
+
 def _moments(after_s: Sequence[float | None]) -> str:
     reached = [seconds for seconds in after_s if seconds is not None]
     missed = len(after_s) - len(reached)

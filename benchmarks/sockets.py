@@ -7,9 +7,7 @@ prints a table and stops what it started. It judges nothing: the exit code is 0 
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -24,10 +22,10 @@ from benchmarks.processes import (
     Sockets,
     Trouble,
     asked,
-    built_load,
+    built,
+    commanded,
     divided_cores,
-    end_on_sigterm,
-    given_settings,
+    heading,
     running_on,
 )
 from benchmarks.report import Report, Round
@@ -109,23 +107,17 @@ def _symbols(gateway: Gateway, count: int) -> list[str]:
 
 
 def _title(options: argparse.Namespace, cores: Cores) -> str:
-    place = "the gateway alone on one core" if cores.are_apart else "everything on one core: the numbers are too high"
-    rounds = "one round" if options.rounds == 1 else f"{options.rounds} rounds: medians (lowest to highest)"
+    sockets = f"{options.sockets} sockets on {options.symbols} symbols, a snapshot every {options.interval:g} s"
     limits = "off" if options.no_limits else "on"
-    lines = (
-        f"{options.sockets} sockets on {options.symbols} symbols, a snapshot every {options.interval:g} s",
-        f"{options.rate} requests a second in an open loop; windows of {options.seconds:g} s; {rounds}",
-        f"Python {platform.python_version()}, {platform.system()} {platform.release()}; {place}; rate limits {limits}",
-        *(f"with {setting}" for setting in given_settings()),
-    )
-    return "\n".join(lines)
+    first = f"{sockets}; {options.rate} requests a second in an open loop; rate limits {limits}"
+    return heading(first, seconds=options.seconds, rounds=options.rounds, cores=cores)
 
 
-def run(options: argparse.Namespace, folder: Path) -> Report:
-    """Every round, with all that it needs started before and stopped after it. Raises Trouble."""
+def run(options: argparse.Namespace, folder: Path) -> None:
+    """Every round and the table of them, with all that it needs started before and stopped after it. Raises Trouble."""
     cores, report = divided_cores(), Report()
     print(_title(options, cores), flush=True)
-    program = built_load(folder)
+    program = built(Path(__file__).with_name("load.c"), folder)
     with ExitStack() as stack:
         stack.enter_context(running_on(cores.others))
         simulator = stack.enter_context(SimulatorProcess("--control", *(("--no-limits",) if options.no_limits else ())))
@@ -139,26 +131,13 @@ def run(options: argparse.Namespace, folder: Path) -> Report:
             requests.result(WARM_UP_S)
         for number in range(1, options.rounds + 1):
             report.rounds.append(measured(bench, options, symbols, f"round {number} of {options.rounds}:"))
-    return report
+    print("\n" + "\n".join(report.lines()))
 
 
 def main() -> int:
     """Run the command; gives the exit code."""
     options = parsed()
-    if not sys.platform.startswith("linux"):
-        print("sockets.py: it needs Linux (epoll, /proc)", file=sys.stderr)
-        return 1
-    end_on_sigterm()
-    try:
-        with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-            report = run(options, Path(folder))
-    except (Trouble, RuntimeError) as error:
-        print(f"sockets.py: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print("\n" + "\n".join(report.lines()))
-    return 0
+    return commanded("sockets.py", lambda folder: run(options, folder))
 
 
 if __name__ == "__main__":

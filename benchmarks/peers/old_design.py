@@ -1,0 +1,44 @@
+"""The design that the gateway replaces: FastAPI, a task per socket, three pybit calls in threads for each message."""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from message import given_task
+from pybit.unified_trading import HTTP
+
+KEY, SECRET = "simulator-key", "simulator-secret"
+
+task = given_task()
+client = HTTP(api_key=KEY, api_secret=SECRET)
+client.endpoint = sys.argv[4]
+app = FastAPI()
+
+
+async def offloaded(call: Any, **arguments: Any) -> Any:
+    answer = await asyncio.get_running_loop().run_in_executor(None, lambda: call(**arguments))
+    return answer["result"]["list"][0]
+
+
+@app.websocket("/ws/positions/{symbol}")
+async def positions(socket: WebSocket, symbol: str) -> None:
+    await socket.accept()
+    sequence = 0
+    try:
+        while True:
+            position = await offloaded(client.get_positions, category="linear", symbol=symbol)
+            wallet = await offloaded(client.get_wallet_balance, accountType="UNIFIED")
+            ticker = await offloaded(client.get_tickers, category="linear", symbol=symbol)
+            sequence += 1
+            message = {"seq": sequence, "timestamp_ms": time.time_ns() // 1_000_000, "symbol": symbol}
+            message |= {"position": position, "ticker": ticker, "balance": wallet["totalEquity"]}
+            await socket.send_text(json.dumps(message))
+    except WebSocketDisconnect:
+        pass
+
+
+uvicorn.run(app, host="127.0.0.1", port=task.port, log_level="error", ws_per_message_deflate=False)
