@@ -9,6 +9,7 @@ LOCK := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 	--no-emit-find-links --no-emit-build-options --custom-compile-command "make lock"
 ARGS ?=
 PROOF ?= faults
+BENCH ?= sockets
 
 .DEFAULT_GOAL := help
 .PHONY: help run test style types bench prove lock clean
@@ -29,9 +30,9 @@ style: $(VENV)/test.stamp  ## check style and format
 types: $(VENV)/test.stamp  ## check the types
 	$(BIN)/mypy
 
-bench: $(VENV)/runtime.stamp  ## run a benchmark
-	@echo "The benchmarks live in benchmarks/; this runs benchmarks/sockets.py."
-	$(BIN)/python benchmarks/sockets.py $(ARGS)
+bench: $(VENV)/runtime.stamp  ## run a benchmark; make bench BENCH=fanout ARGS="--quick"
+	@echo "The benchmarks live in benchmarks/; this runs benchmarks/$(BENCH).py."
+	$(BIN)/python benchmarks/$(BENCH).py $(ARGS)
 
 prove: $(VENV)/runtime.stamp  ## run a proof; make prove PROOF=faults ARGS="--only 10006"
 	$(BIN)/python proofs/$(PROOF).py $(ARGS)

@@ -196,6 +196,7 @@ def lines(samples: Samples, sockets: int) -> Iterator[str]:
             f"seq repeated or going back: {repeated}; readers at most {max(s.client for s in measured):.0%} of a core; "
             f"others on the servers' core at most {max(s.strangers for s in measured):.0%} of it"
         )
+    yield ""
     yield from _aims(samples)
 
 
@@ -217,6 +218,12 @@ def ratio(samples: Samples, name: str, other: str) -> float | None:
     return median_ratio(*pair)
 
 
+def cpu_ratio(samples: Samples, name: str, other: str) -> float | None:
+    """The same for each second of CPU: what it were if each server had had its core for itself and all of it to do."""
+    pair = ([sample.us_per_frame for sample in samples.get(key, [])] for key in (other, name))
+    return median_ratio(*pair)
+
+
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
@@ -230,12 +237,12 @@ def _changes(of_one: list[Sample], sockets: int) -> str:
 
 
 def _aims(samples: Samples) -> Iterator[str]:
-    """What the project aims at, and what was reached; readings pushed / polling."""
-    reached = (
-        f"{aim:g} x {other}: {_shown(ratio(samples, PUSHED, other))} / {_shown(ratio(samples, POLLING, other))}"
-        for other, aim in AIMS
-    )
-    yield f"aims, and what {PUSHED.partition(', ')[2]} / {POLLING.partition(', ')[2]} reached: " + "; ".join(reached)
+    """What the project aims at, and what was reached."""
+    rows = [["", "aim", "pushed", "polling", "pushed, by CPU", "polling, by CPU"]]
+    for other, aim in AIMS:
+        reached = (how(samples, name, other) for how in (ratio, cpu_ratio) for name in (PUSHED, POLLING))
+        rows.append([f"gateway / {other}", f"{aim:g}", *map(_shown, reached)])
+    yield from aligned(rows)
 
 
 def latency_lines(samples: list[Sample], sockets: int) -> Iterator[str]:
@@ -246,9 +253,9 @@ def latency_lines(samples: list[Sample], sockets: int) -> Iterator[str]:
     cells = [spread([one[name] / 1000 for one in have], 1) for name in head[1:]]
     yield from aligned([head, ["first to last socket of a change, ms", *cells]])
     changes = spread([one["changes"] / one["seconds"] for one in counted], 1)
-    yield f"{changes} changes a second on all sockets; {sum(one['incomplete'] for one in counted)} not on all of them,"
-    yield "two a window being cut by its ends; "
-    yield f"the gateway used {spread([100 * sample.core for sample in samples], 0)}% of its core"
+    used = spread([100 * sample.core for sample in samples], 0)
+    yield f"{changes} changes a second on all sockets; the gateway used {used}% of its core"
+    yield f"changes not on all of them: {sum(one['incomplete'] for one in counted)}; each window's ends cut two"
 
 
 def run(options: argparse.Namespace, folder: Path) -> None:

@@ -30,9 +30,11 @@ async def positions(socket: WebSocket, symbol: str) -> None:
     sequence = 0
     try:
         while True:
-            position = await offloaded(client.get_positions, category="linear", symbol=symbol)
-            wallet = await offloaded(client.get_wallet_balance, accountType="UNIFIED")
-            ticker = await offloaded(client.get_tickers, category="linear", symbol=symbol)
+            position, wallet, ticker = await asyncio.gather(
+                offloaded(client.get_positions, category="linear", symbol=symbol),
+                offloaded(client.get_wallet_balance, accountType="UNIFIED"),
+                offloaded(client.get_tickers, category="linear", symbol=symbol),
+            )
             sequence += 1
             message = {"seq": sequence, "timestamp_ms": time.time_ns() // 1_000_000, "symbol": symbol}
             message |= {"position": position, "ticker": ticker, "balance": wallet["totalEquity"]}
