@@ -1,8 +1,7 @@
-"""websockets on uvloop: its broadcast. Leaves out sockets whose buffer is full, as its documentation advises."""
+"""websockets: its broadcast, on asyncio, which is no slower here than uvloop. Leaves out sockets with a full buffer."""
 
 import asyncio
 
-import uvloop
 from message import BUFFERED_BYTES, given_task
 from websockets.asyncio.server import broadcast, serve
 
@@ -29,4 +28,4 @@ async def main() -> None:
             await asyncio.sleep(0)
 
 
-uvloop.run(main())
+asyncio.run(main())
