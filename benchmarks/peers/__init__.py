@@ -45,8 +45,9 @@ def install() -> Iterator[str]:
     wanted, stamp = REQUIREMENTS.read_text(), VENV / "installed.txt"
     if not stamp.exists() or stamp.read_text() != wanted:
         print("installing the Python peers into", VENV, flush=True)
-        yield from _install_python(wanted)
-        if PYTHON.exists():
+        failed = [*_install_python(wanted)]
+        yield from failed
+        if not failed:
             stamp.write_text(wanted)
     if not (FOLDER / "node_modules").exists():
         yield from _run("Node's ws", "npm", "ci", "--silent", "--prefix", str(FOLDER))
