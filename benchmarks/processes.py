@@ -179,9 +179,7 @@ class Gateway(Server):
     those in `settings` come before them.
     """
 
-    def __init__(
-        self, rest_url: str, log: Path, *program: str, settings: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, rest_url: str, log: Path, *program: str, settings: Mapping[str, str] | None = None) -> None:
         port = free_port()
         environment = {
             **_clean_environment(),
@@ -194,7 +192,9 @@ class Gateway(Server):
             "LOG_FORMAT": "json",
             **(settings or {}),
         }
-        super().__init__("the gateway", [sys.executable, *(program or ("run.py",))], port=port, log=log, environment=environment)
+        super().__init__(
+            "the gateway", [sys.executable, *(program or ("run.py",))], port=port, log=log, environment=environment
+        )
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(Trouble):

@@ -30,6 +30,7 @@ from benchmarks.processes import (
 )
 from benchmarks.report import Report, Round
 from benchmarks.windows import Bench, Exchange, pass_time, resident_kb
+from server.settings import Settings
 from server.simulator.child import SimulatorProcess
 
 PATHS = ("/price/BTCUSDT", "/indicators/BTCUSDT")
@@ -113,6 +114,16 @@ def _title(options: argparse.Namespace, cores: Cores) -> str:
     return heading(first, seconds=options.seconds, rounds=options.rounds, cores=cores)
 
 
+def _simulated(options: argparse.Namespace) -> list[str]:
+    return ["--control", "--symbols", str(options.symbols), *(["--no-limits"] if options.no_limits else [])]
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    """More symbols than the gateway follows by default have to be allowed."""
+    most = Settings().freshness.max_symbols
+    return {"GATEWAY__FRESHNESS__MAX_SYMBOLS": str(options.symbols)} if options.symbols > most else {}
+
+
 def run(options: argparse.Namespace, folder: Path) -> None:
     """Every round and the table of them, with all that it needs started before and stopped after it. Raises Trouble."""
     cores, report = divided_cores(), Report()
@@ -120,10 +131,10 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     program = built(Path(__file__).with_name("load.c"), folder)
     with ExitStack() as stack:
         stack.enter_context(running_on(cores.others))
-        simulator = stack.enter_context(SimulatorProcess("--control", *(("--no-limits",) if options.no_limits else ())))
+        simulator = stack.enter_context(SimulatorProcess(*_simulated(options)))
         assert simulator.pid is not None, "it has started"
         with running_on(cores.gateway):
-            gateway = stack.enter_context(Gateway(simulator.url, folder / "gateway.log"))
+            gateway = stack.enter_context(Gateway(simulator.url, folder / "gateway.log", settings=_settings(options)))
         exchange = Exchange(simulator.url, simulator.pid)
         bench = Bench(gateway, exchange, program, cores, options.rate, options.seconds, PATHS)
         symbols = _symbols(gateway, options.symbols)

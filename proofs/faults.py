@@ -8,7 +8,6 @@ import contextlib
 import ssl
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.processes import Gateway, Requests, Trouble, asked, built_load, end_on_sigterm
+from benchmarks.processes import Gateway, Requests, Trouble, asked, built
 from benchmarks.windows import resident_kb
 from proofs.catalogue import FAULTS
 from proofs.proxy import ENDPOINTS, Fault, Proxy
+from proofs.verdict import LOAD, Verdict, proved
 from proofs.witnesses import PART_OF, PARTS, Truth, Witness, Witnesses, until
 from server.simulator.child import API_KEY, API_SECRET, SimulatorProcess
 
@@ -30,6 +30,12 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT")
 CALL_TIMEOUT_S = 2.0
 BAN_S = 6.0
 KEY_RETRY_S = 4.0
+SETTINGS = {
+    "LOG_LEVEL": "debug",
+    "GATEWAY__BYBIT__CALL_TIMEOUT_S": f"{CALL_TIMEOUT_S:g}",
+    "GATEWAY__BYBIT__BAN_S": f"{BAN_S:g}",
+    "GATEWAY__BYBIT__KEY_RETRY_S": f"{KEY_RETRY_S:g}",
+}
 NAMED_S = CALL_TIMEOUT_S + 2.0
 RECOVERED_S = 5.0
 CALM_S = 30.0
@@ -244,10 +250,7 @@ async def prepared(folder: Path, program: Path | None) -> AsyncIterator[Proof]:
                 "proofs/launcher.py",
                 str(HERE / "known.pem"),
                 str(names),
-                LOG_LEVEL="debug",
-                GATEWAY__BYBIT__CALL_TIMEOUT_S=f"{CALL_TIMEOUT_S:g}",
-                GATEWAY__BYBIT__BAN_S=f"{BAN_S:g}",
-                GATEWAY__BYBIT__KEY_RETRY_S=f"{KEY_RETRY_S:g}",
+                settings=SETTINGS,
             )
             await asyncio.to_thread(gateway.__enter__)
             try:
@@ -270,31 +273,26 @@ def leaked(log: Path, secrets: Iterable[str]) -> list[str]:
     return [f"the log holds {secret[:6]}..." for secret in secrets if secret in text]
 
 
-async def proved(options: argparse.Namespace) -> tuple[int, int]:
-    """Run the cases, print them as they come; how many passed and failed."""
-    passed, failed, cases = 0, 0, chosen(options)
+async def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> None:
+    """Run the cases and print them as they come."""
+    outcomes = []
+    program = None if options.unloaded else built(LOAD, folder)
     print(f"{'fault':<40} {'on':<17} {'stale':>7} {'fresh':>7} {'calls':>6} {'p99 ms':>7}")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        program = None if options.unloaded else built_load(folder)
-        async with prepared(folder, program) as proof:
-            await proof.calm(options.hold)
-            outcomes = []
-            for number, case in enumerate(cases):
-                if number % 8 == 7:
-                    await proof.calm(options.hold)
-                outcome = await proof.run(case, options.hold, options.patience)
-                outcomes.append(outcome)
-                failures = judged(outcome, statistics.median(proof.calm_ms), options.patience)
-                print(_row(outcome, failures), flush=True)
-                passed, failed = passed + (not failures), failed + bool(failures)
-            secrets = {API_KEY, API_SECRET, *proof.proxy.signatures}
-            calm_ms, grown_kb = statistics.median(proof.calm_ms), resident_kb(proof.gateway.pid) - proof.first_kb
-        found = leaked(folder / "gateway.log", secrets)
-    for line in found:
-        print(line)
+    async with prepared(folder, program) as proof:
+        await proof.calm(options.hold)
+        for number, case in enumerate(chosen(options)):
+            if number % 8 == 7:
+                await proof.calm(options.hold)
+            outcome = await proof.run(case, options.hold, options.patience)
+            outcomes.append(outcome)
+            failures = judged(outcome, statistics.median(proof.calm_ms), options.patience)
+            verdict.count(held=not failures)
+            print(_row(outcome, failures), flush=True)
+        secrets = {API_KEY, API_SECRET, *proof.proxy.signatures}
+        calm_ms, grown_kb = statistics.median(proof.calm_ms), resident_kb(proof.gateway.pid) - proof.first_kb
+    found = leaked(folder / "gateway.log", secrets)
+    verdict.add("no secret is in the log", not found, "; ".join(found) or f"none of {len(secrets)}")
     print(_summary(outcomes, calm_ms, grown_kb))
-    return passed + (not found), failed + bool(found)
 
 
 def _row(outcome: Outcome, failures: list[str]) -> str:
@@ -320,14 +318,8 @@ def _summary(outcomes: list[Outcome], calm_ms: float, grown_kb: int) -> str:
 
 
 def main() -> int:
-    end_on_sigterm()
-    try:
-        passed, failed = asyncio.run(proved(parsed()))
-    except Trouble as trouble:
-        print(f"faults.py: {trouble}", file=sys.stderr)
-        return 1
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    options = parsed()
+    return proved("faults.py", lambda folder, verdict: asyncio.run(run(options, folder, verdict)))
 
 
 if __name__ == "__main__":

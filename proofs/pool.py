@@ -8,7 +8,6 @@ import itertools
 import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,8 +18,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import aiohttp
 
-from benchmarks.processes import Gateway, Requests, Sockets, Trouble, asked, built_load, end_on_sigterm
+from benchmarks.processes import Gateway, Requests, Sockets, Trouble, asked, built
 from benchmarks.windows import Exchange
+from proofs.verdict import LOAD, Verdict, proved
 from server.simulator.child import SimulatorProcess
 
 COINS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "BNB", "LTC", "AVAX", "DOT")
@@ -45,19 +45,6 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60.0, metavar="S", help="how long they hang (%(default)s)")
     parser.add_argument("--patience", type=float, default=1.0, metavar="N", help="times what is allowed (%(default)s)")
     return parser.parse_args(arguments)
-
-
-class Findings:
-    """Each statement once, with whether it held and what was seen."""
-
-    def __init__(self) -> None:
-        self.passed = 0
-        self.failed = 0
-
-    def add(self, statement: str, held: bool, seen: str) -> None:
-        """Print and count one."""
-        self.passed, self.failed = self.passed + held, self.failed + (not held)
-        print(f"{'ok    ' if held else 'FAILED'}  {statement}: {seen}", flush=True)
 
 
 class Questions:
@@ -110,17 +97,19 @@ async def polite(url: str, opened: asyncio.Event) -> int | None:
         return ws.close_code
 
 
-async def proved(options: argparse.Namespace, findings: Findings, program: Path, log: Path) -> None:
+async def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> None:
+    """Let every call hang, and look at everything else."""
+    program, log = built(LOAD, folder), folder / "gateway.log"
     with SimulatorProcess("--control", "--no-limits") as simulator:
         exchange = Exchange(simulator.url, simulator.pid or 0)
-        gateway = Gateway(simulator.url, log, GATEWAY__BYBIT__CALL_TIMEOUT_S=f"{CALL_TIMEOUT_S:g}")
+        gateway = Gateway(simulator.url, log, settings={"GATEWAY__BYBIT__CALL_TIMEOUT_S": f"{CALL_TIMEOUT_S:g}"})
         with gateway, Sockets(program, gateway.port, options.sockets, 1.0, SYMBOLS) as sockets:
             for path in KNOWN:
                 await asyncio.to_thread(asked, gateway.url + path)
             calm = await _latency(program, gateway, 5.0)
             await asyncio.to_thread(exchange.hang, "*")
-            await _hung(options, findings, program, gateway, sockets, calm)
-            await _left(findings, gateway)
+            await _hung(options, verdict, program, gateway, sockets, calm)
+            await _left(verdict, gateway)
         exchange.heal()
 
 
@@ -135,14 +124,14 @@ async def _latency(program: Path, gateway: Gateway, seconds: float) -> dict[str,
 
 async def _hung(
     options: argparse.Namespace,
-    findings: Findings,
+    verdict: Verdict,
     program: Path,
     gateway: Gateway,
     sockets: Sockets,
     calm: dict[str, float],
 ) -> None:
     stale_s = await asyncio.to_thread(sockets.wait, "price", stale=True, within_s=30.0)
-    findings.add("every socket is told that it is stale", stale_s is not None, f"after {stale_s} s")
+    verdict.add("every socket is told that it is stale", stale_s is not None, f"after {stale_s} s")
     until, most = time.monotonic() + options.seconds, 0
     sockets.begin(options.seconds)
     known = Questions(gateway.url, KNOWN, is_stale)
@@ -155,22 +144,20 @@ async def _hung(
     await asyncio.gather(*asking)
     hung = await latency
     counted = await asyncio.to_thread(sockets.counted, 10.0)
-    findings.add(
+    verdict.add(
         "what is known is answered, stale",
         not known.wrong and max(known.took_s) < SLACK_S * options.patience,
         known.seen,
     )
     in_time = max(unknown.took_s) < CALL_TIMEOUT_S + SLACK_S * options.patience
-    findings.add(
-        "what is not known is 503 or 504 with Retry-After in time", not unknown.wrong and in_time, unknown.seen
-    )
-    findings.add(f"never over {THREADS} threads", most <= THREADS, f"at most {most}")
+    verdict.add("what is not known is 503 or 504 with Retry-After in time", not unknown.wrong and in_time, unknown.seen)
+    verdict.add(f"never over {THREADS} threads", most <= THREADS, f"at most {most}")
     figures = f"p50 {calm['p50']:.2f} → {hung['p50']:.2f} ms, p99 {calm['p99']:.2f} → {hung['p99']:.2f} ms"
-    findings.add(
+    verdict.add(
         "cached data is not slower", hung["p99"] <= max(3 * calm["p99"], calm["p99"] + 5) * options.patience, figures
     )
     due = options.sockets * options.seconds
-    findings.add("sockets go on", counted["delivered"] >= 0.95 * due, f"{counted['delivered']} snapshots of {due:.0f}")
+    verdict.add("sockets go on", counted["delivered"] >= 0.95 * due, f"{counted['delivered']} snapshots of {due:.0f}")
 
 
 def _threads(gateway: Gateway) -> int:
@@ -178,7 +165,7 @@ def _threads(gateway: Gateway) -> int:
     return int(status.partition("Threads:")[2].split()[0])
 
 
-async def _left(findings: Findings, gateway: Gateway) -> None:
+async def _left(verdict: Verdict, gateway: Gateway) -> None:
     """SIGTERM with every call hanging."""
     opened = [asyncio.Event() for _ in range(POLITE)]
     closings = [asyncio.create_task(polite(gateway.url, event)) for event in opened]
@@ -188,22 +175,14 @@ async def _left(findings: Findings, gateway: Gateway) -> None:
     code = await asyncio.to_thread(gateway.wait, LEAVE_S + 5)
     took_s = time.monotonic() - began_at
     in_time = code == 0 and took_s < LEAVE_S
-    findings.add(f"SIGTERM ends it within {LEAVE_S:g} s", in_time, f"code {code} in {took_s:.2f} s")
+    verdict.add(f"SIGTERM ends it within {LEAVE_S:g} s", in_time, f"code {code} in {took_s:.2f} s")
     codes = Counter(await asyncio.gather(*closings))
-    findings.add("sockets are closed with 1001", codes == {1001: POLITE}, str(dict(codes)))
+    verdict.add("sockets are closed with 1001", codes == {1001: POLITE}, str(dict(codes)))
 
 
 def main() -> int:
-    end_on_sigterm()
-    findings, options = Findings(), parsed()
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            asyncio.run(proved(options, findings, built_load(Path(name)), Path(name) / "gateway.log"))
-    except Trouble as trouble:
-        print(f"pool.py: {trouble}", file=sys.stderr)
-        return 1
-    print(f"{findings.passed} passed, {findings.failed} failed")
-    return 1 if findings.failed else 0
+    options = parsed()
+    return proved("pool.py", lambda folder, verdict: asyncio.run(run(options, folder, verdict)))
 
 
 if __name__ == "__main__":
