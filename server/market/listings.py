@@ -16,6 +16,9 @@ DEMAND_S = 2.0
 WORTH: dict[Kind, tuple[Kind, int]] = {Kind.TICKER: (Kind.TICKERS, 8), Kind.POSITION: (Kind.POSITIONS, 8)}
 """The listing of each kind, and from how many wanted symbols on it is cheaper than a call for each."""
 
+JUST_S = 0.05
+"""A listing that has come this moment answers also who asks only now: of many, some always come a moment too late."""
+
 PAGE_ROWS = 200
 
 
@@ -72,14 +75,15 @@ class Listings:
     async def _from_listing(self, topic: Topic) -> Reading[Any]:
         """The reading of `topic` in its listing, or by itself where the listing cannot be taken for the answer."""
         assert self._feeds is not None, "attached before it is asked"
-        asked_at = self._clock()
+        since = self._clock() - JUST_S
         feed = self._feeds.feed(Topic(WORTH[topic.kind][0], category=topic.category))
-        if (flight := feed.refresh()) is not None:
-            await asyncio.wait({flight})
+        if feed.reading is None or feed.error is not None or feed.reading.arrived_at < since:
+            if (flight := feed.refresh()) is not None:
+                await asyncio.wait({flight})
         if feed.reading is None or feed.error is not None:
             raise feed.error or ExchangeTimeout(f"the exchange gave no {feed.topic.kind.value}")
         reading = derived(topic, feed.reading, self._feeds.feed(topic).reading)
-        if reading is None or feed.reading.arrived_at < asked_at:
+        if reading is None or feed.reading.arrived_at < since:
             return (await self._fetch(frozenset((topic,))))[topic]
         return reading
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.errors import ExchangeUnreachable
 from server.market.feeds import Feeds
-from server.market.listings import DEMAND_S, PAGE_ROWS, WORTH, Listings, derived
+from server.market.listings import DEMAND_S, JUST_S, PAGE_ROWS, WORTH, Listings, derived
 from server.models import Instrument, Kind, Position, PositionRow, Reading, Topic
 
 SYMBOLS = [f"S{number}USDT" for number in range(30)]
@@ -122,6 +122,18 @@ async def test_many_symbols_are_one_call(feeds: Feeds, exchange: Exchange, kind:
     assert [topic.kind for topic in exchange.asked] == [WORTH[kind][0]]
     await ask(feeds, kind, SYMBOLS[:20])
     assert len(exchange.asked) == 1
+
+
+@pytest.mark.parametrize(("late_s", "calls"), [(JUST_S / 2, 0), (JUST_S * 2, 1)])
+async def test_who_comes_a_moment_too_late(
+    feeds: Feeds, exchange: Exchange, clock: Clock, late_s: float, calls: int
+) -> None:
+    """A flight that starts as a listing has just come takes that; a moment later it is a new listing, never a single."""
+    await ask(feeds, Kind.TICKER, SYMBOLS[:20])
+    exchange.asked.clear()
+    clock.now += late_s
+    await asyncio.wait(feeds.refresh([Topic(Kind.TICKER, SYMBOLS[0])]))
+    assert [topic.kind for topic in exchange.asked] == [Kind.TICKERS] * calls
 
 
 async def test_demand_fades(feeds: Feeds, exchange: Exchange, clock: Clock) -> None:
