@@ -128,7 +128,7 @@ async def test_many_symbols_are_one_call(feeds: Feeds, exchange: Exchange, kind:
 async def test_who_comes_a_moment_too_late(
     feeds: Feeds, exchange: Exchange, clock: Clock, late_s: float, calls: int
 ) -> None:
-    """A flight that starts as a listing has just come takes that; a moment later it is a new listing, never a single."""
+    """A flight that starts as a listing has just come takes that; a moment later it makes a new one, never a single."""
     await ask(feeds, Kind.TICKER, SYMBOLS[:20])
     exchange.asked.clear()
     clock.now += late_s
