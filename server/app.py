@@ -34,15 +34,23 @@ LATE_SHARE = 0.25
 """Of a call's time: a flight older than this is late, and another one joins it."""
 
 
-def create_app(settings: Settings) -> web.Application:
-    """The gateway as an aiohttp application; no I/O before it is started. The exchange's address has to be known."""
+def create_app(settings: Settings, *, worker: int = 0, of: int = 1) -> web.Application:
+    """The gateway as an aiohttp application; no I/O before it is started. The exchange's address has to be known.
+
+    As number `worker` of that many it takes its share of the limits: ours, and the exchange's.
+    """
     if settings.rest_url is None:
         raise ValueError("the address of the simulator is not known: start it first and set bybit.rest_url")
     app = web.Application(middlewares=(tracing(), guarding, limiting), client_max_size=settings.server.body_bytes)
     app[keys.SETTINGS] = settings
     app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
-    app[keys.LOAD] = Load(max_requests=settings.server.max_requests, max_sockets=settings.websocket.max_connections)
-    _wire_market(app, settings, settings.rest_url)
+    app[keys.LOAD] = Load(
+        max_requests=settings.server.max_requests,
+        max_sockets=settings.websocket.max_connections,
+        worker=worker,
+        of=of,
+    )
+    _wire_market(app, settings, settings.rest_url, share=1 / of)
     _wire_realtime(app, settings)
     for table in (rest.routes, system.routes, ws.routes):
         app.add_routes(table)
@@ -52,8 +60,8 @@ def create_app(settings: Settings) -> web.Application:
     return app
 
 
-def _wire_market(app: web.Application, settings: Settings, rest_url: str) -> None:
-    client = BybitClient(settings.bybit, rest_url, refuse_trading_keys=settings.refuses_trading_keys)
+def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, share: float) -> None:
+    client = BybitClient(settings.bybit, rest_url, refuse_trading_keys=settings.refuses_trading_keys, share=share)
     candles = CandleCache(client.klines)
     listings = Listings(client.fetch, settings.bybit.settle_coins)
 

@@ -3,43 +3,51 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from . import __version__, telemetry
-from .configuration import ConfigurationError, describe, load
+from .companion import Companion
+from .configuration import DEFAULT_CONFIG, ConfigurationError, describe, load
 from .errors import TradingKeyRefused
-from .settings import BybitSettings, Secret, Settings
-from .simulator.child import API_KEY, API_SECRET, SimulatorProcess
-from .worker import bind, calm_garbage_collector, raise_descriptor_limit, serve
+from .listeners import address_of, bind, bind_each
+from .post import Post
+from .settings import Profile, Settings
+from .supervisor import Supervisor
 
 log = telemetry.get_logger(__name__)
 
 FLUSH_S = 0.5
 JOIN_S = 0.02
-SIMULATOR_LOOK_S = 0.5
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; gives the exit code: 0, 1 if it could not run, 2 for bad settings or a refused key."""
     arguments = _parser().parse_args(argv)
+    if arguments.post is not None:
+        return work(arguments.post)
     given = {name: getattr(arguments, name) for name in ("profile", "host", "port", "workers")}
+    present = {name: value for name, value in given.items() if value is not None}
+    read = functools.partial(load, present, os.environ, arguments.config)
     try:
-        present = {name: value for name, value in given.items() if value is not None}
-        settings = load(present, os.environ, arguments.config)
+        settings = read()
     except ConfigurationError as error:
         print("\n".join(error.errors), file=sys.stderr)
+        return 2
+    if arguments.reload and settings.profile is Profile.PRODUCTION:
+        print("--reload: it is for development only; allowed in production: SIGHUP", file=sys.stderr)
         return 2
     if arguments.check:
         print(describe(settings))
         return 0
-    return run(settings)
+    return run(settings, read, watched=(arguments.config or DEFAULT_CONFIG) if arguments.reload else None)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,18 +57,48 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", metavar="H", help="the address to listen on (HOST)")
     parser.add_argument("--port", metavar="N", help="the port, 0 for any free one (PORT)")
     parser.add_argument("--workers", metavar="N", help="processes (WORKERS)")
+    parser.add_argument("--reload", action="store_true", help="start anew whenever a file changes; development only")
     parser.add_argument("--check", action="store_true", help="print the effective settings, secrets masked, and exit")
     parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--post", type=int, help=argparse.SUPPRESS)  # what a supervisor starts its workers with
     return parser
 
 
-def run(settings: Settings) -> int:
-    """Serve until told to stop. Threads that still hang in a call are not waited for."""
-    writer = telemetry.configure(settings.log, sys.stderr.buffer, settings.secrets)
+def run(settings: Settings, read: Callable[[], Settings], *, watched: Path | None = None) -> int:
+    """Serve until told to stop, alone or with workers; `read` gives the settings anew, for a reload.
+
+    With a configuration file to be `watched`, changes of it and of the code are reloads too.
+    """
+    if not _needs_supervisor(settings, watched):
+        return _logged(settings, lambda last_words: _alone(settings, last_words))
+    return _logged(settings, lambda last_words: _supervised(settings, read, watched, last_words))
+
+
+def work(descriptor: int) -> int:
+    """Be a worker of the supervisor at the other end of that descriptor; gives the exit code."""
     try:
-        raise_descriptor_limit()
-        calm_garbage_collector()
-        code = _served(settings, lambda: writer.close(FLUSH_S))
+        post = Post(socket.socket(fileno=descriptor))
+    except (OSError, msgspec.DecodeError):
+        print("--post: no supervisor is there", file=sys.stderr)
+        return 1
+    settings = post.assignment.settings
+    return _logged(
+        settings,
+        lambda last_words: _serve(settings, post.listeners, last_words, post),
+        worker=post.assignment.index,
+    )
+
+
+def _needs_supervisor(settings: Settings, watched: Path | None) -> bool:
+    """In development one process is all there is, for debuggers; production reloads, also with one worker."""
+    return settings.server.workers > 1 or settings.profile is Profile.PRODUCTION or watched is not None
+
+
+def _logged(settings: Settings, action: Callable[[Callable[[], object]], int], *, worker: int | None = None) -> int:
+    """Do it with the logs on. Threads that still hang in a call afterwards are not waited for."""
+    writer = telemetry.configure(settings.log, sys.stderr.buffer, settings.secrets, worker=worker)
+    try:
+        code = action(lambda: writer.close(FLUSH_S))
     finally:
         writer.close(FLUSH_S)
     if _is_any_call_hanging():
@@ -76,59 +114,57 @@ def _is_any_call_hanging() -> bool:
     return any(thread.is_alive() for thread in calls)
 
 
-def _served(settings: Settings, last_words: Callable[[], object]) -> int:
+def _alone(settings: Settings, last_words: Callable[[], object]) -> int:
     try:
         listener = bind(settings)
     except OSError as error:
-        where = f"{settings.server.host}:{settings.server.port}"
-        log.error("cannot_listen", address=where, detail=error.strerror or str(error))
-        return 1
-    with contextlib.closing(listener):
-        try:
-            asyncio.run(_serve(settings, listener, last_words))
-        except KeyboardInterrupt:
-            pass
-        except TradingKeyRefused:
-            return 2  # the check has logged it
-    return 0
+        return _cannot_listen(settings, error)
+    with contextlib.closing(listener), Companion() as companion:
+        return _serve(companion.pointed(settings), [listener], last_words)
 
 
-async def _serve(settings: Settings, listener: socket.socket, last_words: Callable[[], object]) -> None:
-    if not settings.starts_simulator:
-        await serve(settings, listener, last_words=last_words)
-        return
-    async with _simulator(settings) as simulated:
-        await serve(simulated, listener, last_words=last_words)
-
-
-@contextlib.asynccontextmanager
-async def _simulator(settings: Settings) -> AsyncIterator[Settings]:
-    """The settings with the address and key of a simulator that runs beside us, and is started again if it ends."""
-    process = SimulatorProcess()
-    url = await asyncio.to_thread(process.start)
-    log.info("simulator_started", url=url)
-    process.port = int(url.rpartition(":")[2])
-    keeper = asyncio.create_task(_keep(process), name="simulator keeper")
+def _supervised(
+    settings: Settings, read: Callable[[], Settings], watched: Path | None, last_words: Callable[[], object]
+) -> int:
+    if sys.platform == "win32":
+        log.warning("no_supervisor", detail="sockets cannot be passed to workers here: one process serves, unreloaded")
+        return _alone(settings, last_words)
     try:
-        yield msgspec.structs.replace(settings, bybit=_pointed(settings.bybit, url))
-    finally:
-        keeper.cancel()
-        await asyncio.wait({keeper})
-        await asyncio.to_thread(process.stop, 1.0)
+        listeners = bind_each(settings)
+    except OSError as error:
+        return _cannot_listen(settings, error)
+    if len(listeners) < settings.server.workers:
+        log.warning("socket_shared", detail="the system does not spread connections: the workers share one socket")
+    with Companion() as companion, _watcher(watched):
+        log.info("supervising", address=address_of(listeners[0]), workers=settings.server.workers)
+        return Supervisor(companion.pointed(settings), listeners, lambda: companion.pointed(read())).run()
 
 
-def _pointed(bybit: BybitSettings, url: str) -> BybitSettings:
-    if bybit.api_key is not None:
-        return msgspec.structs.replace(bybit, rest_url=url)
-    return msgspec.structs.replace(bybit, rest_url=url, api_key=Secret(API_KEY), api_secret=Secret(API_SECRET))
+def _watcher(watched: Path | None) -> contextlib.AbstractContextManager[object]:
+    if watched is None:
+        return contextlib.nullcontext()
+    from .watcher import Watcher  # noqa: PLC0415  # what is for development only is loaded there only
+
+    return Watcher(watched)
 
 
-async def _keep(process: SimulatorProcess) -> None:
-    while True:
-        await asyncio.sleep(SIMULATOR_LOOK_S)
-        if (code := process.poll()) is not None:
-            log.warning("simulator_ended", code=code)
-            try:
-                await asyncio.to_thread(process.start)
-            except (RuntimeError, OSError) as error:
-                log.error("simulator_start_failed", detail=str(error))
+def _cannot_listen(settings: Settings, error: OSError) -> int:
+    where = f"{settings.server.host}:{settings.server.port}"
+    log.error("cannot_listen", address=where, detail=error.strerror or str(error))
+    return 1
+
+
+def _serve(
+    settings: Settings, listeners: Sequence[socket.socket], last_words: Callable[[], object], post: Post | None = None
+) -> int:
+    from . import worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
+
+    worker.raise_descriptor_limit()
+    worker.calm_garbage_collector()
+    try:
+        asyncio.run(worker.serve(settings, listeners, last_words=last_words, post=post))
+    except KeyboardInterrupt:
+        pass
+    except TradingKeyRefused:
+        return 2  # the check has logged it
+    return 0

@@ -12,7 +12,9 @@ import difflib
 import enum
 import hashlib
 import json
+import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -48,6 +50,13 @@ KEYS: dict[str, list[str]] = {
 }
 SECRETS = frozenset({API_KEY, API_SECRET, REDIS, TOKENS, PLAIN_TOKENS})
 HIDDEN = SECRETS | {("bybit", "rest_url"), ("bybit", "stream_url")}  # an address may hold a password by mistake
+
+
+def cpus() -> int:
+    """How many processors this process may use, as far as they can be workers."""
+    return min(256, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+
+
 PROFILE_DEFAULTS: dict[Profile, dict[Key, object]] = {
     Profile.DEVELOPMENT: {
         HOST: "127.0.0.1",
@@ -56,6 +65,7 @@ PROFILE_DEFAULTS: dict[Profile, dict[Key, object]] = {
     },
     Profile.PRODUCTION: {
         HOST: "0.0.0.0",  # noqa: S104  # a container is reached from outside, and tokens are required
+        WORKERS: cpus(),
         ENVIRONMENT: Environment.MAINNET,
         ("log", "format"): LogFormat.JSON,
     },
@@ -346,7 +356,7 @@ def _refusals(settings: Settings, places: Mapping[Key, str]) -> Iterator[tuple[t
     )
     yield (
         (PROFILE, TOKENS, PLAIN_TOKENS, HOST, ENVIRONMENT, API_KEY, API_SECRET),
-        not production and settings.real_account and not settings.is_loopback and not settings.auth.tokens,
+        not production and settings.exposes_account,
         f"{places.get(HOST, 'server.host')}: others could read a real account without a token; {tokens}, or 127.0.0.1",
     )
     url = settings.bybit.rest_url
@@ -366,11 +376,6 @@ def _refusals(settings: Settings, places: Mapping[Key, str]) -> Iterator[tuple[t
             given in places and other not in places,
             f"{places.get(given)}: given without bybit.{other[1]}; allowed: both of them or neither",
         )
-    yield (
-        (WORKERS,),
-        settings.server.workers != 1,
-        f"{places.get(WORKERS)}: {settings.server.workers} processes, but this version runs one; allowed: 1",
-    )
     yield (
         (REDIS,),
         settings.redis.url is not None,

@@ -250,6 +250,11 @@ class Settings(Struct, frozen=True, kw_only=True):
         return self.profile is Profile.PRODUCTION and not self.bybit.allow_trading_keys
 
     @property
+    def exposes_account(self) -> bool:
+        """Whether others could read what belongs to somebody, without a token."""
+        return self.real_account and not self.is_loopback and not self.auth.tokens
+
+    @property
     def exchange_is_local(self) -> bool:
         """Whether the exchange is on this machine: the simulator that we start, or a loopback address."""
         if self.bybit.rest_url is None:

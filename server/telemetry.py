@@ -17,7 +17,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -30,6 +30,7 @@ from .settings import LogFormat, LogSettings, Secret
 MAX_LINES = 10_000
 MAX_BYTES = 8 * 1024 * 1024
 BATCH_BYTES = 64 * 1024
+PIPE_BYTES = 4096
 RETRY_S = 0.02
 
 QUIET = {
@@ -133,11 +134,10 @@ class LogWriter:
         return items
 
     def _deliver(self, lines: list[bytes]) -> None:
-        chunk = b"".join(lines)
-        written = self._write(chunk)
+        written = all(self._write(piece) for piece in pieces(lines))
         with self._lock:
             self._lines -= len(lines)
-            self._bytes -= len(chunk)
+            self._bytes -= sum(map(len, lines))
             self._dropped += 0 if written else len(lines)
             missing = self._dropped - self._told
         if missing and written and self._write(self._notice(missing)):
@@ -153,6 +153,17 @@ class LogWriter:
             except (OSError, ValueError):
                 return False
         return True
+
+
+def pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines joined up to what a pipe takes as a whole, so that processes that share one do not mix theirs."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > PIPE_BYTES:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 class Sampler:
@@ -185,15 +196,21 @@ def get_logger(name: str) -> FilteringBoundLogger:
 
 
 def configure(
-    settings: LogSettings, stream: int | BinaryIO, secrets: Iterable[Secret] = (), *, colours: bool | None = None
+    settings: LogSettings,
+    stream: int | BinaryIO,
+    secrets: Iterable[Secret] = (),
+    *,
+    colours: bool | None = None,
+    worker: int | None = None,
 ) -> LogWriter:
     """Send every log line of the process to `stream` and give the started writer, which the caller closes.
 
-    A later call replaces an earlier one. `colours` None means: in the console format on a terminal.
+    A later call replaces an earlier one. `colours` None means: in the console format on a terminal. With a number of
+    a `worker` every line carries it.
     """
     if colours is None:
         colours = os.isatty(stream) if isinstance(stream, int) else stream.isatty()
-    finish = _finisher(settings.format, Redactor(secrets), colours=colours)
+    finish = _finisher(settings.format, Redactor(secrets), colours=colours, worker=worker)
     writer = LogWriter(stream, notice=lambda dropped: finish(_drop_notice(dropped)))
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[Processor] = [
@@ -268,9 +285,16 @@ def _take_over_logging(handler: logging.Handler, level: int) -> None:
     logging.captureWarnings(True)
 
 
-def _finisher(form: LogFormat, redact: Redactor, *, colours: bool) -> Callable[[EventDict], bytes]:
+def _finisher(
+    form: LogFormat, redact: Redactor, *, colours: bool, worker: int | None = None
+) -> Callable[[EventDict], bytes]:
     """Give the last step: an event becomes one finished line, redacted, and never an exception."""
-    render = _render_json if form is LogFormat.JSON else functools.partial(_render_console, colours=colours)
+    written = _render_json if form is LogFormat.JSON else functools.partial(_render_console, colours=colours)
+
+    def render(event: EventDict) -> bytes:
+        if worker is not None:
+            event["worker"] = worker
+        return written(event)
 
     def finish(event: EventDict) -> bytes:
         logger = str(event.get("logger", ""))

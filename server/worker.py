@@ -1,20 +1,26 @@
-"""One process of the gateway: a bound socket, the application on it, and an end that is bounded whatever hangs."""
+"""One process of the gateway: listening sockets, the application on it, and an end that is bounded whatever hangs."""
 
 import asyncio
 import contextlib
+import functools
 import gc
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from aiohttp import web
 
 from . import __version__
 from .api.keys import LOAD
+from .api.load import Load
+from .api.ws import drain, spread_s
 from .app import create_app
+from .doors import SETTLE_S, Doors
+from .listeners import address_of, tune
+from .post import Accept, Post
 from .settings import Settings
 from .telemetry import get_logger
 
@@ -23,27 +29,18 @@ if sys.platform != "win32":
 
 log = get_logger(__name__)
 
-HANDLERS_SHARE = 0.25
-"""Of `server.shutdown_s`, for requests in progress to end; aiohttp applies it twice."""
+REQUESTS_SHARE = 0.25
+"""Of `server.shutdown_s`, for requests in progress to end."""
+CANCEL_SHARE = 0.1
+"""Of `server.shutdown_s`, for what is left to be cancelled; aiohttp applies it twice."""
+HURRY_S = 3.0
+"""The longest drain after SIGINT."""
+IDLE_LOOK_S = 0.02
+SUPERVISOR_GONE_S = 1.0
+"""What a process gets beyond its drain to notice, by its loop, that nobody would end it any more."""
 
-
-def bind(settings: Settings) -> socket.socket:
-    """The listening socket, bound. Small send buffers, inherited by each connection, make a slow reader show early.
-
-    Raises OSError where the address cannot be had.
-    """
-    host = settings.server.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":  # there it would let another process take the same port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.websocket.send_buffer_bytes)
-        listener.bind((host, settings.server.port))
-    except BaseException:
-        listener.close()
-        raise
-    return listener
+Stop = asyncio.Future[bool]
+"""Done once the process shall end; its result: whether in a hurry."""
 
 
 def raise_descriptor_limit() -> None:
@@ -65,33 +62,104 @@ def calm_garbage_collector() -> None:
     gc.set_threshold(50_000, 50, 100)
 
 
-async def serve(settings: Settings, listener: socket.socket, *, last_words: Callable[[], object]) -> None:
-    """Serve on `listener` until SIGTERM or SIGINT, then drain and return.
+async def serve(
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    *,
+    last_words: Callable[[], object],
+    post: Post | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT, or until the supervisor of `post` is gone, then drain and return.
 
-    A drain that takes longer than `server.shutdown_s` ends the process after `last_words`. Raises TradingKeyRefused
+    Without a `post` this process is the whole gateway, on the first listener. A drain that takes longer than
+    `server.shutdown_s` ends the process after `last_words`; after SIGINT it is a short one. Raises TradingKeyRefused
     where the key must not be used.
     """
-    stop = asyncio.Event()
+    stop: Stop = asyncio.get_running_loop().create_future()
+    index, of = (post.assignment.index, post.assignment.of) if post else (0, 1)
     runner = web.AppRunner(
-        create_app(settings),
+        create_app(settings, worker=index, of=of),
         access_log=None,
         keepalive_timeout=settings.server.keepalive_s,
         lingering_time=settings.server.body_timeout_s,
-        shutdown_timeout=settings.server.shutdown_s * HANDLERS_SHARE,
+        shutdown_timeout=settings.server.shutdown_s * CANCEL_SHARE,
     )
-    with _stopped_by_signals(stop):
+    doors, own = Doors(runner, listeners, backlog=settings.server.backlog), post.assignment.own if post else 0
+    if post is not None:
+        args = post, settings.server.shutdown_s, last_words
+        threading.Thread(target=_outlive_supervisor, args=args, name="supervisor-watch", daemon=True).start()
+    with _stopped_by_signals(stop, is_supervised=post is not None):
         await _set_up(runner)
         try:
-            await web.SockSite(runner, listener, backlog=settings.server.backlog).start()
-            _log_start(settings, address_of(listener))
-            await stop.wait()
+            tune(listeners[own], settings)
+            await doors.open(own)
+            _log_start(settings, address_of(listeners[own]))
+            await _until(stop, doors, post)
         finally:
-            load = runner.app[LOAD]
-            load.is_draining = True
-            log.info("draining", sockets=len(load.sockets), requests=load.requests)
-            with HardDeadline(settings.server.shutdown_s, last_words):
-                await runner.cleanup()
-            log.info("stopped")
+            is_hurried = not stop.done() or stop.result()
+            await _leave(runner, doors, settings.server.shutdown_s, last_words, post, is_hurried=is_hurried)
+
+
+async def _until(stop: Stop, doors: Doors, post: Post | None) -> None:
+    """Wait for the end, meanwhile doing what the supervisor says."""
+    obeying = asyncio.create_task(_obey(post, doors, stop), name="orders") if post else None
+    await asyncio.shield(stop)
+    if obeying is not None:
+        obeying.cancel()
+        await asyncio.wait({obeying})
+
+
+async def _obey(post: Post, doors: Doors, stop: Stop) -> None:
+    try:
+        async for order in post.orders():
+            await (doors.open if isinstance(order, Accept) else doors.leave)(order.listener)
+        log.warning("supervisor_gone")
+    except Exception:
+        log.exception("orders_crashed")
+    finally:
+        _wish(stop, is_hurried=False)
+
+
+def _outlive_supervisor(post: Post, shutdown_s: float, last_words: Callable[[], object]) -> None:
+    """Drain as long as is allowed once the supervisor is gone, and no longer, also where the loop hangs."""
+    post.wait_for_end()
+    HardDeadline(shutdown_s + SUPERVISOR_GONE_S, last_words).start()
+
+
+async def _leave(
+    runner: web.AppRunner,
+    doors: Doors,
+    shutdown_s: float,
+    last_words: Callable[[], object],
+    post: Post | None,
+    *,
+    is_hurried: bool,
+) -> None:
+    load = runner.app[LOAD]
+    load.is_draining = True
+    log.info("draining", sockets=len(load.sockets), requests=load.requests)
+    with HardDeadline(min(shutdown_s, HURRY_S) if is_hurried else shutdown_s, last_words):
+        doors.stop_accepting()
+        if post is not None:
+            post.say_draining()
+        if not is_hurried:
+            await asyncio.gather(
+                drain(runner.app, over_s=spread_s(len(load.sockets), shutdown_s, of=load.of)),
+                _until_idle(load, shutdown_s),
+            )
+        await runner.cleanup()
+        if post is not None:
+            post.close()
+    log.info("stopped")
+
+
+async def _until_idle(load: Load, shutdown_s: float) -> None:
+    """Wait for new connections to ask, and for requests in progress to end, for a share of the drain."""
+    await asyncio.sleep(min(SETTLE_S, shutdown_s * CANCEL_SHARE))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(shutdown_s * REQUESTS_SHARE):
+            while load.requests:  # noqa: ASYNC110  requests are counted, and tell nobody of their end
+                await asyncio.sleep(IDLE_LOOK_S)
 
 
 async def _set_up(runner: web.AppRunner) -> None:
@@ -116,26 +184,40 @@ def _log_start(settings: Settings, address: str) -> None:
         log.warning("market_data_only", detail="no API key is set: positions and balance are not available")
 
 
+def _wish(stop: Stop, *, is_hurried: bool) -> None:
+    """Wish for the end; the first wish counts."""
+    if not stop.done():
+        stop.set_result(is_hurried)
+
+
 @contextlib.contextmanager
-def _stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
+def _stopped_by_signals(stop: Stop, *, is_supervised: bool) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
+    wishes = {
+        signal.SIGTERM: functools.partial(_wish, stop, is_hurried=False),
+        signal.SIGINT: functools.partial(_wish, stop, is_hurried=True),
+    }
     if sys.platform == "win32":
-        for number in signals:
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        for number, wish in wishes.items():
+            signal.signal(number, lambda *_, wish=wish: loop.call_soon_threadsafe(wish))
         yield
         return
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
+    wishes[signal.SIGHUP] = functools.partial(_hung_up, stop, is_supervised=is_supervised)
+    for number, wish in wishes.items():
+        loop.add_signal_handler(number, wish)
     yield
-    for number in signals:
+    for number in wishes:
         loop.remove_signal_handler(number)
 
 
-def address_of(listener: socket.socket) -> str:
-    """Where to reach `listener`, as a URL."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _hung_up(stop: Stop, *, is_supervised: bool) -> None:
+    """SIGHUP: a worker leaves it to its supervisor; a gateway of one process ends with its terminal, if it has one."""
+    if is_supervised:
+        return
+    if os.isatty(0):
+        _wish(stop, is_hurried=False)
+    else:
+        log.warning("reload_ignored", detail="one process without a supervisor cannot reload: restart it")
 
 
 class HardDeadline:
@@ -146,13 +228,16 @@ class HardDeadline:
         self._timer.daemon = True
         self._last_words = last_words
 
-    def __enter__(self) -> None:
+    def start(self) -> None:
         self._timer.start()
+
+    def __enter__(self) -> None:
+        self.start()
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
 
     def _leave(self) -> None:
-        log.error("drain_overdue", detail="the drain took longer than server.shutdown_s; leaving without it")
+        log.error("drain_overdue", detail="the drain took too long; leaving without it")
         self._last_words()
         os._exit(1)

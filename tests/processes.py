@@ -10,7 +10,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from server.simulator.child import API_KEY, API_SECRET
+from tests.conftest import Exchange
+
 ROOT = Path(__file__).parents[1]
+
+
+def keys(exchange: Exchange) -> dict[str, str]:
+    """The environment of a gateway on the test's exchange."""
+    return {
+        "BYBIT_ENVIRONMENT": "simulator",
+        "BYBIT_REST_URL": exchange.url,
+        "BYBIT_API_KEY": API_KEY,
+        "BYBIT_API_SECRET": API_SECRET,
+    }
 
 
 class GatewayProcess:
@@ -39,6 +52,27 @@ class GatewayProcess:
         async with asyncio.timeout(timeout_s):
             self.lines.extend((await self.process.stderr.read()).decode().splitlines())
             return await self.process.wait()
+
+
+async def gone(pids: list[int], *, timeout_s: float = 10.0) -> None:
+    """Wait until none of these processes runs, whoever has to bury them."""
+    async with asyncio.timeout(timeout_s):
+        while any(state_of(pid) not in "XZ" for pid in pids):
+            await asyncio.sleep(0.02)
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state; X for one that is not there."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started."""
+    texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for child in " ".join(texts).split()]
 
 
 def clean_environment(**environment: str) -> dict[str, str]:

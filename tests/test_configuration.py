@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from server.configuration import DEFAULT_CONFIG, KEYS, SECRETS, ConfigurationError, describe, load
+from server.configuration import DEFAULT_CONFIG, KEYS, SECRETS, ConfigurationError, cpus, describe, load
 from server.settings import Environment, LogFormat, LogLevel, Profile, Settings
 
 CANARY = "canary-7f3a91c0"
@@ -89,7 +89,7 @@ def test_development_profile(loaded: Load) -> None:
 def test_production_profile(loaded: Load) -> None:
     """Production listens everywhere, takes mainnet also without keys, and logs JSON."""
     settings = loaded(environ=PRODUCTION)
-    assert (settings.profile, settings.server.host, settings.server.workers) == (Profile.PRODUCTION, "0.0.0.0", 1)
+    assert (settings.profile, settings.server.host) == (Profile.PRODUCTION, "0.0.0.0")
     assert (settings.exchange, settings.log.format, settings.has_keys) == ("mainnet", LogFormat.JSON, False)
 
 
@@ -148,16 +148,20 @@ def test_short_variables(loaded: Load) -> None:
     assert {secret.reveal() for secret in settings.secrets} == {"one-token", "two-token", *PAIR.values()}
 
 
-def test_workers_wins_over_uvicorn_workers(loaded: Load, errors_of: Errors) -> None:
+def test_workers_wins_over_uvicorn_workers(loaded: Load) -> None:
     """UVICORN_WORKERS is kept for people who come from uvicorn, and gives way to WORKERS."""
-    assert loaded(environ={"UVICORN_WORKERS": "4", "WORKERS": "1"}).server.workers == 1
-    (error,) = errors_of(environ={"UVICORN_WORKERS": "4"})
-    assert error.startswith("UVICORN_WORKERS: 4 processes")
+    assert loaded(environ={"UVICORN_WORKERS": "4", "WORKERS": "2"}).server.workers == 2
+    assert loaded(environ={"UVICORN_WORKERS": "4"}).server.workers == 4
 
 
-@pytest.mark.parametrize(
-    ("section", "key"), [place for place in values_of(Settings()) if place != ("server", "workers")]
-)
+def test_production_has_a_worker_per_processor(loaded: Load) -> None:
+    """Not named, production takes as many workers as it may use processors, and development one."""
+    assert loaded(environ=PRODUCTION).server.workers == cpus() >= 1
+    assert loaded(environ=PRODUCTION, workers="3").server.workers == 3
+    assert loaded().server.workers == 1
+
+
+@pytest.mark.parametrize(("section", "key"), list(values_of(Settings())))
 def test_every_setting_has_a_long_variable(loaded: Load, section: str, key: str) -> None:
     """GATEWAY__SECTION__KEY reaches every setting, in the spelling that describe prints."""
     odd = loaded(ODD)
@@ -176,6 +180,7 @@ ODD = """
 [server]
 host = "::1"
 port = 1
+workers = 2
 backlog = 1
 keepalive_s = 1
 max_requests = 1
@@ -382,7 +387,7 @@ def test_only_secrets_come_from_files(errors_of: Errors) -> None:
         ("", {**PAIR, "BYBIT_ENVIRONMENT": "testnet"}, {"host": "::"}, "--host: others could read a real account"),
         ("", {"BYBIT_API_KEY": "key-of-mine"}, {}, "BYBIT_API_KEY: given without bybit.api_secret; allowed: both"),
         ("", {"BYBIT_API_SECRET": CANARY}, {}, "BYBIT_API_SECRET: given without bybit.api_key; allowed: both"),
-        ("", {}, {"workers": "2"}, "--workers: 2 processes, but this version runs one; allowed: 1"),
+        ("", {}, {"workers": "257"}, "--workers: got '257'; allowed: a whole number from 1 to 256"),
         (
             "",
             {"REDIS_URL": f"redis://:{CANARY}@h"},
@@ -464,7 +469,7 @@ def test_all_errors_come_at_once(errors_of: Errors) -> None:
             "REDIS_URL": "r",
         },
         port="x",
-        workers="2",
+        workers="0",
     )
     assert len(errors) == len(set(errors)) == 12
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from server.redaction import Redactor
 from server.settings import LogFormat, LogLevel, LogSettings, Secret
-from server.telemetry import LogWriter, Sampler, configure, get_logger
+from server.telemetry import PIPE_BYTES, LogWriter, Sampler, configure, get_logger, pieces
 
 CANARY = 'canary/7f3a+91c0="é'
 WAIT_S = 10.0
@@ -290,6 +290,29 @@ def test_console_line(logged: Configured) -> None:
     time, rest = line.split(" ", 1)
     assert len(time) == len("12:34:56.789")
     assert rest == "warning  refresh_failed topic='ticker BTCUSDT' tries=3 logger=server.test"
+
+
+@pytest.mark.parametrize("form", LogFormat)
+def test_a_worker_signs_every_line(logged: Configured, form: LogFormat) -> None:
+    """Lines of a worker say whose they are, those of libraries too; without a number there is none."""
+    log = logged(form, worker=3)
+    get_logger("x").info("told", number=1)
+    logging.getLogger("library").warning("told")
+    assert [bool(re.search(r"worker\W{1,2}3\b", line)) for line in log()] == [True, True]
+    log = logged(form)
+    get_logger("x").info("told")
+    assert "worker" not in "".join(log())
+
+
+@examples(deadline=None)
+@given(st.lists(st.integers(1, 6000), max_size=30))
+def test_pieces_are_what_a_pipe_takes_whole(sizes: list[int]) -> None:
+    """No line is cut or lost, and no piece is longer than a pipe takes at once unless a line is."""
+    lines = [b"x" * (size - 1) + b"\n" for size in sizes]
+    made = list(pieces(lines))
+    assert b"".join(made) == b"".join(lines)
+    assert all(len(piece) <= PIPE_BYTES or piece in lines for piece in made)
+    assert all(piece.endswith(b"\n") for piece in made if piece)
 
 
 def test_colours_on_request(logged: Configured) -> None:

@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from server.errors import TradingKeyRefused
+from server.listeners import bind
 from server.settings import Profile, Secret
 from server.simulator.child import TRADING_KEY, TRADING_SECRET
-from server.worker import bind, serve
+from server.worker import serve
 from tests.conftest import Exchange, settings_for
 
 
@@ -20,5 +21,5 @@ async def test_a_refused_start_ends_what_had_begun(exchange: Exchange) -> None:
     settings = msgspec.structs.replace(settings, profile=Profile.PRODUCTION)
     before = asyncio.all_tasks()
     with contextlib.closing(bind(settings)) as listener, pytest.raises(TradingKeyRefused):
-        await serve(settings, listener, last_words=lambda: None)
+        await serve(settings, [listener], last_words=lambda: None)
     assert {task.get_name() for task in asyncio.all_tasks() - before} == set()

@@ -1,6 +1,7 @@
-"""What this process carries at the moment, against what it may."""
+"""What this process carries at the moment, against what it may: its share, where it is one of several."""
 
 import asyncio
+import math
 import secrets
 import time
 
@@ -17,9 +18,11 @@ EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 class Load:
     """Requests in progress, open sockets, whether the process is on its way out: of one process's life, its epoch."""
 
-    def __init__(self, *, max_requests: int, max_sockets: int) -> None:
-        self.max_requests = max_requests
-        self.max_sockets = max_sockets
+    def __init__(self, *, max_requests: int, max_sockets: int, worker: int = 0, of: int = 1) -> None:
+        """The limits are the gateway's; this process, number `worker` of that many, has its share of them."""
+        self.max_requests = math.ceil(max_requests / of)
+        self.max_sockets = math.ceil(max_sockets / of)
+        self.worker, self.of = worker, of
         self.requests = 0
         self.sockets: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self.is_draining = False
@@ -30,10 +33,14 @@ class Load:
         """Count one more request in progress. Raises Overloaded at the limit."""
         if self.requests >= self.max_requests:
             raise Overloaded(
-                f"{self.max_requests} requests are in progress, and server.max_requests allows no more",
+                f"{self.max_requests} requests are in progress, and {self._limit} allows no more",
                 retry_after_s=RETRY_AFTER_S,
             )
         self.requests += 1
+
+    @property
+    def _limit(self) -> str:
+        return "server.max_requests" if self.of == 1 else "this process's share of server.max_requests"
 
     def take_socket(self, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
         """Count one more socket. Raises TooManyConnections at the limit, GoingAway when the process is leaving."""

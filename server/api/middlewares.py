@@ -45,6 +45,8 @@ def tracing(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaita
         response = await _answered(request, handler, request_id)
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
+            if request.app[LOAD].is_draining:
+                response.force_close()  # the connection's next request would meet its end
             _log_end(request, response.status, clock() - started, samplers[response.status >= 400])
         return response
 

@@ -69,6 +69,7 @@ async def health(request: web.Request) -> web.Response:
         "profile": settings.profile.value,
         "version": __version__,
         "epoch": load.epoch,
+        "worker": {"index": load.worker, "of": load.of},
         "uptime_s": round(now - load.started_at, 1),
         "sockets": len(load.sockets),
         "sessions": len(app[HUB]),

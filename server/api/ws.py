@@ -22,6 +22,10 @@ routes = web.RouteTableDef()
 
 log = get_logger(__name__)
 
+CLOSES_PER_S = 2000
+"""How many sockets a drain closes in a second, in all processes together, as long as its time allows that."""
+SLICE_S = 0.01
+
 
 @routes.get("/ws/positions/{symbol}", allow_head=False)
 async def positions(request: web.Request) -> web.StreamResponse:
@@ -160,8 +164,24 @@ def _log_end(request: web.Request, ws: web.WebSocketResponse, session: Session |
     )
 
 
-async def drain(app: web.Application) -> None:
-    """Close every socket with 1001, all at once; bounded by the farewell of one."""
+async def drain(app: web.Application, *, over_s: float = 0.0) -> None:
+    """Close every socket with 1001, evenly over `over_s`; after that bounded by the farewell of one."""
     app[LOAD].is_draining = True
-    gone = GoingAway("the gateway is restarting")
-    await asyncio.gather(*(farewell(ws, transport, gone) for ws, transport in app[LOAD].sockets.items()))
+    gone, sockets, started = GoingAway("the gateway is restarting"), app[LOAD].sockets, time.monotonic()
+    farewells = []
+    for number, (ws, transport) in enumerate(every := list(sockets.items())):
+        wait_s = started + over_s * number / len(every) - time.monotonic()
+        if wait_s >= SLICE_S:
+            await asyncio.sleep(wait_s)
+        if ws in sockets:
+            farewells.append(farewell(ws, transport, gone))
+    await asyncio.gather(*farewells)
+
+
+def spread_s(sockets: int, shutdown_s: float, *, of: int) -> float:
+    """Seconds to close that many sockets over, as one process `of` that many, so that they do not return as one wave.
+
+    At most half of a drain of `shutdown_s`, and less where the last farewell would not fit.
+    """
+    wanted_s = sockets * of / CLOSES_PER_S
+    return max(0.0, min(wanted_s, shutdown_s * 0.5, shutdown_s * 0.7 - CLOSE_S))

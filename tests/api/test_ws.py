@@ -466,6 +466,25 @@ async def test_a_reader_that_is_a_little_behind_still_hears_the_close(start_gate
     await settled(gateway)
 
 
+async def test_a_drain_is_spread(start_gateway: StartGateway) -> None:
+    """Closes come evenly over the time that is given, each socket's once, and the others are served meanwhile."""
+    gateway = await start_gateway()
+    sockets = [await gateway.ws_connect(f"{BTC}?interval=0.1") for _ in range(5)]
+    started, ends = now(), list[float]()
+
+    async def end_of(ws: aiohttp.ClientWebSocketResponse) -> int | None:
+        code, _ = await closing(ws)
+        ends.append(now() - started)
+        return code
+
+    codes = asyncio.gather(*map(end_of, sockets))
+    await drain(gateway.app, over_s=0.5)
+    assert await codes == [1001] * 5
+    assert [at >= 0.1 * number - 0.01 for number, at in enumerate(ends)] == [True] * 5
+    assert ends[0] < 0.3
+    await settled(gateway)
+
+
 async def test_who_comes_while_draining_is_sent_away(start_gateway: StartGateway) -> None:
     """A socket that was on its way in gets the same code, with a token or without, and a drain can come twice."""
     gateway = await start_gateway(auth=TOKENS)

@@ -1,0 +1,138 @@
+"""One worker as its supervisor sees it: a process, the channel to it, and how far it has come."""
+
+import contextlib
+import enum
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .post import REPORTS, Assignment, Order, Ready, encode, encode_assignment
+from .settings import Settings
+from .telemetry import get_logger
+
+log = get_logger(__name__)
+
+RUN = Path(__file__).resolve().parents[1] / "run.py"
+READY_S = 60.0
+"""The longest start, also on a machine that starts many at once."""
+ASSIGN_S = 5.0
+
+
+class Phase(enum.Enum):
+    """How far a worker has come."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Process:
+    """A worker of which this process is the supervisor.
+
+    Invariant: it never outlives its channel by long, since it drains once that ends. `deadline` is when it will have
+    taken too long for what it is at, on the monotonic clock; None while it serves. `is_mute`: it reports no more.
+    """
+
+    def __init__(
+        self, index: int, of: int, settings: Settings, listeners: Sequence[socket.socket], *, ready_s: float = READY_S
+    ) -> None:
+        """Start worker `index`. Raises OSError where the system refuses another process."""
+        descriptors = tuple(listener.fileno() for listener in listeners)
+        self.index, self.settings = index, settings
+        self.phase = Phase.STARTING
+        self.has_been_ready = False
+        self.code: int | None = None
+        self.started_at = time.monotonic()
+        self.deadline: float | None = self.started_at + ready_s
+        self.is_mute = self.is_leaving = False
+        self._unread = b""
+        self.channel, theirs = socket.socketpair()
+        with theirs:
+            try:
+                self._process = _started(theirs.fileno(), descriptors)
+            except BaseException:
+                self.channel.close()
+                raise
+        self._assign(Assignment(index=index, of=of, settings=settings, descriptors=descriptors))
+        log.info("worker_started", worker=index, pid=self.pid)
+
+    def _assign(self, assignment: Assignment) -> None:
+        self.channel.settimeout(ASSIGN_S)
+        with contextlib.suppress(OSError):  # it is gone already, or hangs: either is seen later
+            self.channel.sendall(encode_assignment(assignment))
+        self.channel.setblocking(False)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_ready(self) -> bool:
+        return self.phase is Phase.READY and not self.is_leaving and self.code is None
+
+    def order(self, order: Order) -> None:
+        """Tell it something. A worker that has gone is told nothing, and one that hangs learns it late or never."""
+        with contextlib.suppress(OSError):
+            self.channel.send(encode(order))
+
+    def look(self) -> None:
+        """Take note of its reports and of its end."""
+        if self.code is not None:
+            return
+        for line in self._lines():
+            self._take(REPORTS.decode(line))
+        if (code := self._process.poll()) is not None:
+            self._end(code)
+
+    def _lines(self) -> list[bytes]:
+        try:
+            while chunk := self.channel.recv(65536):
+                self._unread += chunk
+            self.is_mute = True
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.is_mute = True
+        *lines, self._unread = self._unread.split(b"\n")
+        return lines
+
+    def _take(self, report: object) -> None:
+        if not isinstance(report, Ready):
+            self.phase = Phase.DRAINING
+        elif self.phase is Phase.STARTING:
+            self.phase, self.has_been_ready = Phase.READY, True
+            if not self.is_leaving:
+                self.deadline = None
+            log.info("worker_ready", worker=self.index, pid=self.pid, after_s=round(self.age_s, 2))
+
+    def _end(self, code: int) -> None:
+        self.code = code
+        self.channel.close()
+        how = {"signal": -code} if code < 0 else {"code": code}
+        write = log.info if code == 0 else log.warning
+        write("worker_ended", worker=self.index, pid=self.pid, lived_s=round(self.age_s, 2), **how)
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self.started_at
+
+    def leave(self, number: int, within_s: float) -> None:
+        """Ask it to drain; after that time it is killed by whoever watches the deadline."""
+        self._process.send_signal(number)
+        self.is_leaving, self.deadline = True, time.monotonic() + within_s
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self.deadline = None
+
+
+def _started(channel: int, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(RUN), "--post", str(channel)]
+    # A group of its own: what a terminal sends to all is for the supervisor to decide.
+    return subprocess.Popen(  # noqa: S603  # our own command
+        command, stdin=subprocess.DEVNULL, pass_fds=(channel, *descriptors), process_group=0
+    )

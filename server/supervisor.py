@@ -1,0 +1,223 @@
+"""The supervisor: starts the workers and whoever follows them, rolls through them on a reload, and ends them all.
+
+It serves nothing and has no event loop: it waits for signals, reports and times, and looks at everything after each.
+What is to be done follows from how things stand, so that no order of events is missed.
+"""
+
+import functools
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import msgspec
+
+from .configuration import ConfigurationError
+from .listeners import end_each
+from .post import Accept, Release
+from .process import READY_S, Phase, Process
+from .restarts import Stillbirths
+from .settings import Settings
+from .signals import Signals
+from .slot import Roll, Slot, leave
+from .telemetry import get_logger
+
+log = get_logger(__name__)
+
+LOOK_S = 1.0
+"""The longest time without a look, should ever a signal be lost."""
+SUCCESSOR_S = 15.0
+"""How long a successor may take to be ready in a reload."""
+FIXED = ("host", "port", "workers")
+"""What of `server` only a restart changes."""
+
+
+class Supervisor:
+    """The parent of the workers.
+
+    Invariant: whenever any worker is ready, each listening socket has one that accepts on it: its own, or a neighbour
+    until its own is back.
+    """
+
+    def __init__(self, settings: Settings, listeners: Sequence[socket.socket], load: Callable[[], Settings]) -> None:
+        """`load` gives the settings anew; it raises ConfigurationError, or OSError or RuntimeError."""
+        self._settings = settings
+        self._listeners = listeners
+        self._load = load
+        self._slots = [Slot(index, settings) for index in range(settings.server.workers)]
+        self._stillbirths = Stillbirths()
+        self._covering: dict[int, Process] = {}
+        self._roll: Roll | None = None
+        self._is_reload_wanted = False
+        self._code: int | None = None
+
+    def run(self) -> int:
+        """Supervise until a signal or too many deaths; gives the exit code. For the main thread."""
+        with Signals() as signals:
+            while True:
+                for number in signals.take():
+                    self._heed(number)
+                self._look()
+                if self._code is not None and not any(self._processes()):
+                    break
+                self._wait(signals)
+        end_each(self._listeners)
+        log.info("supervisor_stopped", code=self._code)
+        return self._code
+
+    def _processes(self) -> Iterator[Process]:
+        return (process for slot in self._slots for process in slot.processes)
+
+    def _wait(self, signals: Signals) -> None:
+        """Until something may have happened, or a time has come."""
+        times = [process.deadline for process in self._processes()] + [slot.start_at for slot in self._slots]
+        next_at = min((at for at in times if at is not None), default=float("inf"))
+        with selectors.DefaultSelector() as selector:
+            selector.register(signals.reader, selectors.EVENT_READ)
+            for process in self._processes():
+                if not process.is_mute:
+                    selector.register(process.channel, selectors.EVENT_READ)
+            selector.select(min(LOOK_S, max(0.0, next_at - time.monotonic())))
+
+    def _heed(self, number: int) -> None:
+        if number in (signal.SIGTERM, signal.SIGINT):
+            if self._code is None:
+                log.info("stopping", signal=signal.Signals(number).name)
+                self._stop(0, number)
+            else:
+                self._stop_at_once()
+        elif number == signal.SIGHUP:
+            self._is_reload_wanted = True
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            for process in slot.processes:
+                self._look_at(slot, process, now)
+        if self._code is not None:
+            if all(process.phase is Phase.DRAINING for process in self._processes()):
+                end_each(self._listeners)  # nobody accepts any more: refuse instead of keeping waiting
+            return
+        for slot in self._slots:
+            if slot.start_at is not None and now >= slot.start_at:
+                self._start(slot, now)
+        self._cover()
+        self._reload(now)
+
+    def _look_at(self, slot: Slot, process: Process, now: float) -> None:
+        was_ready = process.has_been_ready
+        process.look()
+        if process.has_been_ready and not was_ready:
+            self._stillbirths.ready()
+        if process.code is not None:
+            self._ended(slot, process, now)
+        elif process.deadline is not None and now >= process.deadline:
+            log.error("worker_overdue", worker=process.index, pid=process.pid, phase=process.phase.value)
+            process.kill()
+
+    def _ended(self, slot: Slot, process: Process, now: float) -> None:
+        is_current = process is slot.current
+        slot.forget(process)
+        if self._code is not None:
+            if self._code == 0 and process.has_been_ready and process.code != 0:
+                self._code = 1
+        elif is_current:
+            self._died(slot, now, process.age_s, process.code, was_ready=process.has_been_ready)
+
+    def _died(self, slot: Slot, now: float, lived_s: float, code: int | None, *, was_ready: bool) -> None:
+        """Have a successor started in time, or give up."""
+        if not was_ready:
+            self._stillbirths.died_early()
+        if code == 2 and not self._stillbirths.has_any_been_ready:
+            log.error("giving_up", detail="a worker refused its settings or its key")
+            self._stop(2)
+        elif self._stillbirths.are_too_many:
+            log.error("giving_up", detail=f"{self._stillbirths.in_a_row} workers in a row ended before they were ready")
+            self._stop(1)
+        elif slot.successor is None:
+            slot.start_at = now + slot.backoff.wait_s(lived_s)
+
+    def _start(self, slot: Slot, now: float) -> None:
+        slot.start_at = None
+        try:
+            slot.current = self._process(slot.settings, READY_S, slot.index)
+        except OSError as error:
+            log.error("worker_start_failed", worker=slot.index, detail=error.strerror or str(error))
+            self._died(slot, now, 0.0, None, was_ready=False)
+
+    def _process(self, settings: Settings, ready_s: float, index: int) -> Process:
+        return Process(index, len(self._slots), settings, self._listeners, ready_s=ready_s)
+
+    def _cover(self) -> None:
+        """Let a neighbour accept for whoever is away, and take that back when it is no more."""
+        if len(self._listeners) < len(self._slots):
+            return  # they share one
+        serving = {slot.index: slot.current for slot in self._slots if slot.current is not None and slot.is_serving}
+        for slot in self._slots:
+            cover = self._covering.get(slot.index)
+            if slot.index in serving:
+                if cover is not None:
+                    del self._covering[slot.index]
+                    cover.order(Release(slot.index))
+            elif cover not in serving.values():
+                self._covering.pop(slot.index, None)
+                if (index := neighbour(slot.index, serving, len(self._slots))) is not None:
+                    self._covering[slot.index] = serving[index]
+                    serving[index].order(Accept(slot.index))
+
+    def _reload(self, now: float) -> None:
+        if self._roll is not None and not self._roll.step(now):
+            self._roll = None
+        if self._roll is None and self._is_reload_wanted:
+            self._is_reload_wanted = False
+            self._begin_reload()
+
+    def _begin_reload(self) -> None:
+        try:
+            loaded = self._load()
+        except ConfigurationError as error:
+            for text in error.errors:
+                log.error("reload_refused", detail=text)
+            return
+        except (OSError, RuntimeError) as error:
+            log.error("reload_refused", detail=str(error))
+            return
+        settings, left_out = with_fixed(loaded, self._settings)
+        for name in left_out:
+            log.warning("reload_leaves_out", setting=f"server.{name}", detail="only a restart changes it")
+        if settings.exposes_account:
+            log.error(
+                "reload_refused", detail="others could read a real account without a token at the host that stays"
+            )
+            return
+        log.info("reloading")
+        self._roll = Roll(self._slots, functools.partial(self._process, settings, SUCCESSOR_S))
+        self._roll.step(time.monotonic())
+
+    def _stop(self, code: int, number: int = signal.SIGTERM) -> None:
+        """Ask all to drain; the end of the last one is the end."""
+        self._code, self._roll = code, None
+        for slot in self._slots:
+            slot.start_at = None
+            for process in slot.processes:
+                if process not in slot.leaving:
+                    leave(process, number)
+
+    def _stop_at_once(self) -> None:
+        log.warning("killing_workers")
+        self._code = self._code or 1
+        for process in self._processes():
+            process.kill()
+
+
+def neighbour(index: int, serving: Collection[int], of: int) -> int | None:
+    """Which of the serving workers accepts for worker `index`: the next one around; None where nobody serves."""
+    return min(serving, key=lambda other: (other - index) % of, default=None)
+
+
+def with_fixed(loaded: Settings, running: Settings) -> tuple[Settings, list[str]]:
+    """The loaded settings with what only a restart changes as it is, and the names of what would have changed."""
+    left_out = [name for name in FIXED if getattr(loaded.server, name) != getattr(running.server, name)]
+    server = msgspec.structs.replace(loaded.server, **{name: getattr(running.server, name) for name in FIXED})
+    return msgspec.structs.replace(loaded, server=server), left_out
