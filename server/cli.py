@@ -70,8 +70,8 @@ def run(settings: Settings, read: Callable[[], Settings], *, watched: Path | Non
     With a configuration file to be `watched`, changes of it and of the code are reloads too.
     """
     if not _needs_supervisor(settings, watched):
-        return _logged(settings, lambda last_words: _alone(settings, last_words))
-    return _logged(settings, lambda last_words: _supervised(settings, read, watched, last_words))
+        return _logged(settings, lambda logs: _alone(settings, logs))
+    return _logged(settings, lambda logs: _supervised(settings, read, watched, logs))
 
 
 def work(descriptor: int) -> int:
@@ -84,7 +84,7 @@ def work(descriptor: int) -> int:
     settings = post.assignment.settings
     return _logged(
         settings,
-        lambda last_words: _serve(settings, post.listeners, last_words, post),
+        lambda logs: _serve(settings, post.listeners, logs, post),
         worker=post.assignment.index,
     )
 
@@ -94,11 +94,11 @@ def _needs_supervisor(settings: Settings, watched: Path | None) -> bool:
     return settings.server.workers > 1 or settings.profile is Profile.PRODUCTION or watched is not None
 
 
-def _logged(settings: Settings, action: Callable[[Callable[[], object]], int], *, worker: int | None = None) -> int:
+def _logged(settings: Settings, action: Callable[[telemetry.LogWriter], int], *, worker: int | None = None) -> int:
     """Do it with the logs on. Threads that still hang in a call afterwards are not waited for."""
     writer = telemetry.configure(settings.log, sys.stderr.buffer, settings.secrets, worker=worker)
     try:
-        code = action(lambda: writer.close(FLUSH_S))
+        code = action(writer)
     finally:
         writer.close(FLUSH_S)
     if _is_any_call_hanging():
@@ -114,21 +114,21 @@ def _is_any_call_hanging() -> bool:
     return any(thread.is_alive() for thread in calls)
 
 
-def _alone(settings: Settings, last_words: Callable[[], object]) -> int:
+def _alone(settings: Settings, logs: telemetry.LogWriter) -> int:
     try:
         listener = bind(settings)
     except OSError as error:
         return _cannot_listen(settings, error)
     with contextlib.closing(listener), Companion() as companion:
-        return _serve(companion.pointed(settings), [listener], last_words)
+        return _serve(companion.pointed(settings), [listener], logs)
 
 
 def _supervised(
-    settings: Settings, read: Callable[[], Settings], watched: Path | None, last_words: Callable[[], object]
+    settings: Settings, read: Callable[[], Settings], watched: Path | None, logs: telemetry.LogWriter
 ) -> int:
     if sys.platform == "win32":
         log.warning("no_supervisor", detail="sockets cannot be passed to workers here: one process serves, unreloaded")
-        return _alone(settings, last_words)
+        return _alone(settings, logs)
     try:
         listeners = bind_each(settings)
     except OSError as error:
@@ -155,14 +155,17 @@ def _cannot_listen(settings: Settings, error: OSError) -> int:
 
 
 def _serve(
-    settings: Settings, listeners: Sequence[socket.socket], last_words: Callable[[], object], post: Post | None = None
+    settings: Settings, listeners: Sequence[socket.socket], logs: telemetry.LogWriter, post: Post | None = None
 ) -> int:
     from . import worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
+
+    def last_words() -> None:
+        logs.close(FLUSH_S)
 
     worker.raise_descriptor_limit()
     worker.calm_garbage_collector()
     try:
-        asyncio.run(worker.serve(settings, listeners, last_words=last_words, post=post))
+        asyncio.run(worker.serve(settings, listeners, last_words=last_words, protect=logs.protect, post=post))
     except KeyboardInterrupt:
         pass
     except TradingKeyRefused:

@@ -42,6 +42,13 @@ class Release(Struct, frozen=True, tag=True):
     listener: int
 
 
+class Rekey(Struct, frozen=True, tag=True):
+    """An order: use this key from now on. Sockets and all else stay as they are."""
+
+    api_key: Secret
+    api_secret: Secret
+
+
 class Ready(Struct, frozen=True, tag=True):
     """A report: it accepts."""
 
@@ -50,11 +57,16 @@ class Draining(Struct, frozen=True, tag=True):
     """A report: it accepts no more."""
 
 
-Order = Accept | Release
-Report = Ready | Draining
+class Rekeyed(Struct, frozen=True, tag=True):
+    """A report: it uses the key of the last Rekey, or goes on with the one before."""
 
-ENCODER = msgspec.json.Encoder()
-ORDERS: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+    is_taken: bool
+
+
+Order = Accept | Release | Rekey
+Report = Ready | Draining | Rekeyed
+
+ORDERS: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order, dec_hook=lambda _, value: Secret(value))
 REPORTS: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
 
@@ -73,8 +85,11 @@ def _revealed(value: object) -> str:
     return value.reveal()
 
 
+ENCODER = msgspec.json.Encoder(enc_hook=_revealed)
+
+
 def encode(message: Order | Report) -> bytes:
-    """One message as a line."""
+    """One message as a line, a key revealed: for the channel between the two, and for nothing else."""
     return ENCODER.encode(message) + b"\n"
 
 
@@ -108,10 +123,10 @@ class Post:
         poll.register(self._channel, 0)  # a hang-up is always told
         poll.poll()
 
-    def say_draining(self) -> None:
-        """Tell that this worker accepts no more."""
+    def say(self, report: Report) -> None:
+        """Report, once orders are taken."""
         if self._writer is not None:
-            self._writer.write(encode(Draining()))
+            self._writer.write(encode(report))
 
     def close(self) -> None:
         """Hang up; the supervisor then waits for the end of the process."""

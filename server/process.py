@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from .post import REPORTS, Assignment, Order, Ready, encode, encode_assignment
+from .post import REPORTS, Assignment, Order, Ready, Rekeyed, encode, encode_assignment
 from .settings import Settings
 from .telemetry import get_logger
 
@@ -34,6 +34,7 @@ class Process:
 
     Invariant: it never outlives its channel by long, since it drains once that ends. `deadline` is when it will have
     taken too long for what it is at, on the monotonic clock; None while it serves. `is_mute`: it reports no more.
+    `key_report`: whether it has taken the key that it was ordered to use; None while it has not said so.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Process:
         self.started_at = time.monotonic()
         self.deadline: float | None = self.started_at + ready_s
         self.is_mute = self.is_leaving = False
+        self.key_report: bool | None = None
         self._unread = b""
         self.channel, theirs = socket.socketpair()
         with theirs:
@@ -100,7 +102,9 @@ class Process:
         return lines
 
     def _take(self, report: object) -> None:
-        if not isinstance(report, Ready):
+        if isinstance(report, Rekeyed):
+            self.key_report = report.is_taken
+        elif not isinstance(report, Ready):
             self.phase = Phase.DRAINING
         elif self.phase is Phase.STARTING:
             self.phase, self.has_been_ready = Phase.READY, True

@@ -18,8 +18,14 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[Secret]) -> None:
-        values = {secret.reveal() for secret in secrets}
-        self._patterns = [_pattern(value) for value in sorted(values, key=len, reverse=True)]
+        self._values: set[str] = set()
+        self._patterns: list[re.Pattern[bytes]] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[Secret]) -> None:
+        """Mask these too from now on; safe while other threads render lines."""
+        self._values = self._values | {secret.reveal() for secret in secrets}
+        self._patterns = [_pattern(value) for value in sorted(self._values, key=len, reverse=True)]
 
     def __call__(self, line: bytes) -> bytes:
         """Give the line without secrets, the same object if it had none."""

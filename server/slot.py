@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Sequence
 
+from .post import Rekey
 from .process import Process
 from .restarts import Backoff
 from .settings import Settings
@@ -18,7 +19,8 @@ class Slot:
     """One place: the worker in it, its successor in a reload, and those before them that still drain.
 
     `settings` are those of the worker in it, and of whoever has to replace it; `start_at` is when one is to be started,
-    on the monotonic clock, None where none is to be.
+    on the monotonic clock, None where none is to be. `rekeyed` are the settings with a key that the worker in it was
+    ordered to use; they become its own once it says that it does.
     """
 
     def __init__(self, index: int, settings: Settings) -> None:
@@ -29,6 +31,7 @@ class Slot:
         self.leaving: list[Process] = []
         self.backoff = Backoff()
         self.start_at: float | None = 0.0
+        self.rekeyed: Settings | None = None
 
     @property
     def is_serving(self) -> bool:
@@ -38,6 +41,23 @@ class Slot:
     def processes(self) -> list[Process]:
         """All that are not known to have ended."""
         return [process for process in (self.current, self.successor, *self.leaving) if process is not None]
+
+    def rekey(self, settings: Settings) -> None:
+        """Order the worker in it to use the key of `settings`, which differ from its own in nothing else."""
+        key, secret = settings.bybit.api_key, settings.bybit.api_secret
+        assert self.current is not None
+        assert key is not None
+        assert secret is not None
+        self.rekeyed, self.current.key_report = settings, None
+        self.current.order(Rekey(key, secret))
+
+    def heed_key_report(self) -> None:
+        """Take the settings with the new key for its own, if the worker in it has."""
+        if self.rekeyed is None or self.current is None or self.current.key_report is None:
+            return
+        if self.current.key_report:
+            self.settings = self.rekeyed
+        self.rekeyed = None
 
     def promote(self) -> None:
         """Give the place to the successor, and ask the one before it to drain."""

@@ -110,6 +110,7 @@ class Supervisor:
         process.look()
         if process.has_been_ready and not was_ready:
             self._stillbirths.ready()
+        slot.heed_key_report()
         if process.code is not None:
             self._ended(slot, process, now)
         elif process.deadline is not None and now >= process.deadline:
@@ -191,9 +192,21 @@ class Supervisor:
                 "reload_refused", detail="others could read a real account without a token at the host that stays"
             )
             return
+        if is_only_another_key([slot.settings for slot in self._slots], settings) and self._all_serve():
+            self._rekey(settings)
+            return
         log.info("reloading")
         self._roll = Roll(self._slots, functools.partial(self._process, settings, SUCCESSOR_S))
         self._roll.step(time.monotonic())
+
+    def _all_serve(self) -> bool:
+        return all(slot.is_serving and not slot.leaving for slot in self._slots)
+
+    def _rekey(self, settings: Settings) -> None:
+        """Have every worker use another key, without a restart: no socket is closed for that."""
+        log.info("changing_key")
+        for slot in self._slots:
+            slot.rekey(settings)
 
     def _stop(self, code: int, number: int = signal.SIGTERM) -> None:
         """Ask all to drain; the end of the last one is the end."""
@@ -214,6 +227,19 @@ class Supervisor:
 def neighbour(index: int, serving: Collection[int], of: int) -> int | None:
     """Which of the serving workers accepts for worker `index`: the next one around; None where nobody serves."""
     return min(serving, key=lambda other: (other - index) % of, default=None)
+
+
+def is_only_another_key(running: Sequence[Settings], loaded: Settings) -> bool:
+    """Whether all that is new is the key of the exchange, where there was one before."""
+    keyed = all(settings.has_keys for settings in (*running, loaded))
+    is_same = all(without_key(settings) == without_key(loaded) for settings in running)
+    return keyed and is_same and any(settings != loaded for settings in running)
+
+
+def without_key(settings: Settings) -> Settings:
+    """The settings without the key of the exchange."""
+    bybit = msgspec.structs.replace(settings.bybit, api_key=None, api_secret=None)
+    return msgspec.structs.replace(settings, bybit=bybit)
 
 
 def with_fixed(loaded: Settings, running: Settings) -> tuple[Settings, list[str]]:

@@ -65,6 +65,8 @@ class LogWriter:
         self._stream = stream  # kept, for a descriptor is closed with the last reference to its stream
         self._write_some = _unbuffered(stream)
         self._notice = notice
+        self.protect: Callable[[Iterable[Secret]], None] = lambda _: None
+        """Keeps further secrets out of the lines; set by `configure`."""
         self._max_lines, self._max_bytes = max_lines, max_bytes
         # SimpleQueue and RLock because a destructor may log in the middle of a submit on the same thread.
         self._queue: queue.SimpleQueue[bytes | threading.Event | None] = queue.SimpleQueue()
@@ -210,8 +212,10 @@ def configure(
     """
     if colours is None:
         colours = os.isatty(stream) if isinstance(stream, int) else stream.isatty()
-    finish = _finisher(settings.format, Redactor(secrets), colours=colours, worker=worker)
+    redact = Redactor(secrets)
+    finish = _finisher(settings.format, redact, colours=colours, worker=worker)
     writer = LogWriter(stream, notice=lambda dropped: finish(_drop_notice(dropped)))
+    writer.protect = redact.add
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -9,19 +9,21 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 
 from . import __version__
-from .api.keys import LOAD
+from .api.keys import CLIENT, FEEDS, LOAD
 from .api.load import Load
 from .api.ws import drain, spread_s
 from .app import create_app
 from .doors import SETTLE_S, Doors
+from .errors import ExchangeError
 from .listeners import address_of, tune
-from .post import Accept, Post
-from .settings import Settings
+from .post import Accept, Draining, Order, Post, Rekey, Rekeyed, Release
+from .settings import Secret, Settings
 from .telemetry import get_logger
 
 if sys.platform != "win32":
@@ -67,13 +69,14 @@ async def serve(
     listeners: Sequence[socket.socket],
     *,
     last_words: Callable[[], object],
+    protect: Callable[[Iterable[Secret]], None] = lambda _: None,
     post: Post | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor of `post` is gone, then drain and return.
 
     Without a `post` this process is the whole gateway, on the first listener. A drain that takes longer than
-    `server.shutdown_s` ends the process after `last_words`; after SIGINT it is a short one. Raises TradingKeyRefused
-    where the key must not be used.
+    `server.shutdown_s` ends the process after `last_words`; after SIGINT it is a short one. `protect` is told of
+    secrets that come later. Raises TradingKeyRefused where the key must not be used.
     """
     stop: Stop = asyncio.get_running_loop().create_future()
     index, of = (post.assignment.index, post.assignment.of) if post else (0, 1)
@@ -94,25 +97,56 @@ async def serve(
             tune(listeners[own], settings)
             await doors.open(own)
             _log_start(settings, address_of(listeners[own]))
-            await _until(stop, doors, post)
+            await _until(stop, post, Obedience(runner, doors, protect))
         finally:
             is_hurried = not stop.done() or stop.result()
             await _leave(runner, doors, settings.server.shutdown_s, last_words, post, is_hurried=is_hurried)
 
 
-async def _until(stop: Stop, doors: Doors, post: Post | None) -> None:
+class Obedience(NamedTuple):
+    """What the supervisor's orders are about."""
+
+    runner: web.AppRunner
+    doors: Doors
+    protect: Callable[[Iterable[Secret]], None]
+
+    async def obey(self, order: Order) -> Rekeyed | None:
+        """Do what the order says; gives what is to be reported."""
+        match order:
+            case Accept(listener):
+                await self.doors.open(listener)
+            case Release(listener):
+                await self.doors.leave(listener)
+            case Rekey(api_key, api_secret):
+                return Rekeyed(await self._rekey(api_key, api_secret))
+        return None
+
+    async def _rekey(self, api_key: Secret, api_secret: Secret) -> bool:
+        self.protect((api_key, api_secret))
+        try:
+            await self.runner.app[CLIENT].rekey(api_key, api_secret)
+            self.runner.app[FEEDS].retry()
+        except ExchangeError as error:
+            log.error("key_not_changed", detail=error.detail)
+            return False
+        log.info("key_changed")
+        return True
+
+
+async def _until(stop: Stop, post: Post | None, obedience: Obedience) -> None:
     """Wait for the end, meanwhile doing what the supervisor says."""
-    obeying = asyncio.create_task(_obey(post, doors, stop), name="orders") if post else None
+    obeying = asyncio.create_task(_obey(post, obedience, stop), name="orders") if post else None
     await asyncio.shield(stop)
     if obeying is not None:
         obeying.cancel()
         await asyncio.wait({obeying})
 
 
-async def _obey(post: Post, doors: Doors, stop: Stop) -> None:
+async def _obey(post: Post, obedience: Obedience, stop: Stop) -> None:
     try:
         async for order in post.orders():
-            await (doors.open if isinstance(order, Accept) else doors.leave)(order.listener)
+            if (report := await obedience.obey(order)) is not None:
+                post.say(report)
         log.warning("supervisor_gone")
     except Exception:
         log.exception("orders_crashed")
@@ -141,7 +175,7 @@ async def _leave(
     with HardDeadline(min(shutdown_s, HURRY_S) if is_hurried else shutdown_s, last_words):
         doors.stop_accepting()
         if post is not None:
-            post.say_draining()
+            post.say(Draining())
         if not is_hurried:
             await asyncio.gather(
                 drain(runner.app, over_s=spread_s(len(load.sockets), shutdown_s, of=load.of)),

@@ -24,7 +24,8 @@ from server.post import Assignment, Post, Release, decode_assignment, encode, en
 from server.restarts import MOST_STILLBORN, Backoff, Stillbirths
 from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings, Settings
 from server.signals import Signals
-from server.supervisor import neighbour, with_fixed
+from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
+from server.supervisor import is_only_another_key, neighbour, with_fixed
 from tests.conftest import Exchange, closing, receive
 from tests.processes import GatewayProcess, children_of, gone, keys, launch, running, state_of
 
@@ -303,6 +304,35 @@ async def test_a_reload_that_fails_keeps_what_runs(exchange: Exchange, sabotage:
         assert await gateway.end() == 0
 
 
+async def test_another_key_closes_no_socket(exchange: Exchange, tmp_path: Path) -> None:
+    """SIGHUP with nothing new but the key: workers take it and go on; one that Bybit does not know changes nothing."""
+    key, secret = tmp_path / "key", tmp_path / "secret"
+    files = {"BYBIT_API_KEY_FILE": str(key), "BYBIT_API_SECRET_FILE": str(secret)}
+    environment = {"BYBIT_ENVIRONMENT": "simulator", "BYBIT_REST_URL": exchange.url, **files}
+
+    async def rotate(new_key: str, new_secret: str, event: str) -> None:
+        key.write_text(new_key)
+        secret.write_text(new_secret)
+        gateway.process.send_signal(signal.SIGHUP)
+        assert {(await gateway.event(event))["worker"] for _ in range(2)} == {0, 1}
+
+    key.write_text(API_KEY)
+    secret.write_text(API_SECRET)
+    async with crew(2, **environment) as gateway, aiohttp.ClientSession(gateway.url) as http:
+        pids = gateway.pids()
+        async with http.ws_connect("/ws/positions/BTCUSDT?interval=0.5") as ws:
+            await receive(ws)
+            await rotate("nobodys-key", "nobodys-secret", "key_not_changed")
+            await rotate(TRADING_KEY, TRADING_SECRET, "key_changed")
+            for _ in range(3):
+                assert (await receive(ws))["stale"] == []
+        assert (await fresh(gateway.url))["key"]["read_only"] is False
+        assert gateway.pids() == pids
+        assert await gateway.end() == 0
+    for text in ("nobodys-", TRADING_KEY, TRADING_SECRET):
+        assert not any(text in line for line in gateway.lines)
+
+
 async def test_giving_up(exchange: Exchange, sabotage: Sabotage) -> None:
     """Workers that die before they are ready are given up after five; one that refuses its settings ends it with 2."""
     for code, expected, starts in ((7, 1, MOST_STILLBORN), (2, 2, 1)):
@@ -450,6 +480,21 @@ def test_limits_are_shared_out() -> None:
     """Each worker has its part of both limits, rounded up."""
     load = Load(max_requests=100, max_sockets=10, worker=1, of=3)
     assert (load.max_requests, load.max_sockets) == (34, 4)
+
+
+def test_what_is_only_another_key() -> None:
+    """Only where every worker had a key, one will have, and nothing else is new."""
+
+    def settings(key: str | None, **more: Any) -> Settings:
+        pair: dict[str, Any] = {"api_key": Secret(key), "api_secret": Secret("s")} if key else {}
+        return Settings(bybit=BybitSettings(**pair, **more))
+
+    assert is_only_another_key([settings("a"), settings("a")], settings("b"))
+    assert is_only_another_key([settings("a"), settings("b")], settings("b"))
+    assert not is_only_another_key([settings("a")], settings("a"))
+    assert not is_only_another_key([settings(None)], settings("b"))
+    assert not is_only_another_key([settings("a")], settings(None))
+    assert not is_only_another_key([settings("a")], settings("b", ban_s=1.0))
 
 
 def test_an_assignment_carries_secrets_and_nothing_else_does() -> None:

@@ -161,6 +161,11 @@ class Breakers:
     def _pause_s(self, breaker: Breaker, first_s: float) -> float:
         return min(LAST_PAUSE_S, first_s * 2.0 ** min(breaker.failures, 10)) * self._jitter()
 
+    def mend_account(self, now: float) -> None:
+        """Forget what was held against the account: it has another key."""
+        for name in (ACCOUNT, *self._account_endpoints):
+            self.scopes[name].close(now)
+
     def describe(self, now: float) -> dict[str, dict[str, object]]:
         """Every scope's state, for people to look at."""
         return {name: breaker.describe(now) for name, breaker in self.scopes.items()}

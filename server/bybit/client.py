@@ -15,7 +15,7 @@ from ..errors import (
     ExchangeError,
 )
 from ..models import CandleRow, Instruments, KeyInfo, Kind, PositionRows, Reading, Topic
-from ..settings import BybitSettings
+from ..settings import BybitSettings, Secret
 from ..telemetry import get_logger
 from . import parsing
 from .budget import ACCOUNT_ENDPOINTS
@@ -106,7 +106,9 @@ class BybitClient:
             clock=clock,
         )
         self.credentials = Credentials(self.key, refuse_trading_keys=refuse_trading_keys, clock=clock)
-        self._http = self._session(rest_url)
+        self._rest_url = rest_url
+        self._keys: tuple[Secret | None, ...] = (settings.api_key, settings.api_secret)
+        self._http = self._session(settings.api_key, settings.api_secret)
         self._fetchers: dict[Kind, Callable[[Topic], Awaitable[Page]]] = {
             Kind.TICKER: self._ticker,
             Kind.TICKERS: self._tickers,
@@ -116,8 +118,7 @@ class BybitClient:
             Kind.INSTRUMENTS: self._instruments,
         }
 
-    def _session(self, rest_url: str) -> HTTP:
-        key, secret = self._settings.api_key, self._settings.api_secret
+    def _session(self, key: Secret | None, secret: Secret | None) -> HTTP:
         timeout_s = self._settings.call_timeout_s
         session = _Session(
             api_key=key.reveal() if key else None,
@@ -131,7 +132,7 @@ class BybitClient:
         headers = session.client.headers
         session.client = BoundedSession(connections=sum(THREADS.values()))
         session.client.headers.update(headers)
-        session.endpoint = rest_url
+        session.endpoint = self._rest_url
         return session
 
     async def fetch(self, topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
@@ -161,6 +162,22 @@ class BybitClient:
     async def key(self) -> Reading[KeyInfo]:
         """What the key may do, asked for now. Raises ExchangeError."""
         return await self._timed(self._call("key", self._http.get_api_key_information, parsing.parse_key))
+
+    async def rekey(self, api_key: Secret, api_secret: Secret) -> None:
+        """Use another key from now on, if the exchange knows it and it may be used.
+
+        Raises ExchangeError otherwise, and goes on with the one before, which no breaker holds that against.
+        """
+        http, asked_at, timeout_s = self._session(api_key, api_secret), self._clock(), self._settings.call_timeout_s
+        http.offset_ms = self._http.offset_ms
+        self._keys = (api_key, api_secret, *self._keys)[:4]  # also in what is said of the one before
+        page = await self.guards.pools["key"].run(
+            lambda: self._ask("key", http.get_api_key_information, parsing.parse_key, {}), timeout_s=timeout_s
+        )
+        self.credentials.replace(Reading(page.value, asked_at, self._clock(), page.time_ms))
+        former, self._http = self._http, http
+        former.client.close()
+        self.guards.breakers.mend_account(self._clock())
 
     async def _read(self, topic: Topic) -> Reading[Any]:
         return await self._timed(self._fetchers[topic.kind](topic))
@@ -290,7 +307,7 @@ class BybitClient:
     def _said(self, error: ExchangeError) -> str | None:
         """What the exchange wrote of its refusal, for the log; it likes to repeat the key."""
         message = str(getattr(error.__cause__, "message", ""))
-        for secret in (self._settings.api_key, self._settings.api_secret):
+        for secret in self._keys:
             if secret is not None:
                 message = message.replace(secret.reveal(), "***")
         return printable(message) or None

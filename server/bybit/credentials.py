@@ -67,6 +67,13 @@ class Credentials:
             return None
         return "the key has expired" if days < 0 else f"the key expires soon, days left: {days}"
 
+    def replace(self, reading: Reading[KeyInfo]) -> None:
+        """Another key takes the place of this one. Raises TradingKeyRefused, and changes nothing, if it must not."""
+        former, self.reading = self.reading, reading
+        if (refusal := self.refusal) is not None:
+            self.reading = former
+            raise refusal
+
     async def admit(self) -> None:
         """Return if the key may be used. Raises TradingKeyRefused, or the ExchangeError that kept it from being known.
 

@@ -113,6 +113,10 @@ class Feed:
         self.error = error
         self._changed(self.topic)
 
+    def retry(self) -> None:
+        """End the pause after a failure."""
+        self._not_before = 0.0
+
     def cancel(self) -> "list[asyncio.Task[None]]":
         """Cancel every flight under way, and give them."""
         flights = [*self._flights]
@@ -235,6 +239,11 @@ class Feeds:
         self.evicted += 1
         del self._feeds[feed.topic]
         feed.cancel()
+
+    def retry(self) -> None:
+        """Let whoever waits for another try have it at once: what stood in the way has gone."""
+        for feed in self._feeds.values():
+            feed.retry()
 
     def sweep(self, *, force: bool) -> None:
         """Forget the feeds that nobody asked for in IDLE_S; looks at most every SWEEP_S unless forced."""

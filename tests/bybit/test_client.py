@@ -1019,3 +1019,24 @@ async def test_nothing_tells_whose_key_it_is(serve: Serve, connect: Connect, cap
         shown = f"{logs} {outcomes} {caplog.text} {client.credentials.describe()} {client.credentials.reading}"
         for canary in (KEY, SECRET, *OF_THE_USER):
             assert canary not in shown
+
+
+async def test_another_key(exchange: Exchange, connect: Connect) -> None:
+    """Another key is used from then on, and what was held against the one before is forgotten."""
+    client = connect(exchange.url, api_key=Secret("nobodys"), api_secret=Secret("nobodys"))
+    with pytest.raises(CredentialsRefused):
+        await read(client, WALLET)
+    await client.rekey(Secret(API_KEY), Secret(API_SECRET))
+    assert (await read(client, WALLET)).value.equity
+    assert client.credentials.reading is not None
+    assert client.credentials.reading.value.is_read_only
+
+
+@pytest.mark.parametrize("pair", [("nobodys-key", "nobodys"), (TRADING_KEY, TRADING_SECRET)])
+async def test_another_key_that_is_not_taken(exchange: Exchange, connect: Connect, pair: tuple[str, str]) -> None:
+    """A key that is unknown, or may not be used, changes nothing: the one before goes on."""
+    client = connect(exchange.url, **SIMULATED, refuse_trading_keys=True)
+    await read(client, WALLET)
+    with pytest.raises(CredentialsRefused):
+        await client.rekey(*map(Secret, pair))
+    assert (await read(client, WALLET)).value.equity
