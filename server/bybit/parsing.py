@@ -199,8 +199,8 @@ def parse_wallet(raw: bytes | Raw) -> Wallet:
     return Wallet(
         account_type=account.accountType,
         currency="USD",
-        equity=decimal(account.totalEquity, "totalEquity"),
-        wallet_balance=decimal(account.totalWalletBalance, "totalWalletBalance"),
+        equity=_required(account.totalEquity, "totalEquity"),
+        wallet_balance=_required(account.totalWalletBalance, "totalWalletBalance"),
         available_balance=available,
         unrealised_pnl=decimal(account.totalPerpUPL, "totalPerpUPL"),
         coins=tuple(_coin(row, isolated=available is None) for row in coins),

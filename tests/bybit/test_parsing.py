@@ -526,8 +526,16 @@ def test_isolated_margin_with_a_part_missing(part: str) -> None:
 
 @pytest.mark.parametrize(
     "accounts",
-    [(), (CROSS, CROSS), ({**CROSS, "coin": [COIN, COIN]},), ({**CROSS, "coin": None},), ({**CROSS, "coin": [{}]},)],
-    ids=["none", "two", "coin twice", "no coins", "nameless coin"],
+    [
+        (),
+        (CROSS, CROSS),
+        ({**CROSS, "coin": [COIN, COIN]},),
+        ({**CROSS, "coin": None},),
+        ({**CROSS, "coin": [{}]},),
+        ({**CROSS, "totalEquity": ""},),
+        ({**CROSS, "totalWalletBalance": ""},),
+    ],
+    ids=["none", "two", "coin twice", "no coins", "nameless coin", "no equity", "no wallet balance"],
 )
 def test_wallets_that_are_none(accounts: tuple[Document, ...]) -> None:
     """Not exactly one account, a coin twice, or no list of coins: a bad answer."""
