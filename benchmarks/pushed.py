@@ -27,15 +27,16 @@ from server.models import Source, Ticker, Topic
 from server.settings import Settings
 
 SYMBOL = "BTCUSDT"
-PUSH_S = 0.001
+PUSH_S = 0.003
 LOOK_S = 0.002
 AHEAD_S = 1.0
 """By which a reading claims to be younger than it is, so that nobody asks the exchange for one."""
 
 
-def create_pushed_app(settings: Settings) -> web.Application:
+def create_pushed_app(settings: Settings, *, worker: int, of: int) -> web.Application:
     """The gateway's application, and the task that pushes."""
-    app = create_app(replace(settings, freshness=replace(settings.freshness, live_poll_s=LOOK_S)))
+    faster = replace(settings, freshness=replace(settings.freshness, live_poll_s=LOOK_S))
+    app = create_app(faster, worker=worker, of=of)
     app.cleanup_ctx.append(_pusher)
     return app
 

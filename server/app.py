@@ -89,7 +89,9 @@ def _wire_realtime(app: web.Application, settings: Settings) -> None:
         epoch=app[keys.LOAD].epoch,
         stale_after_s=settings.freshness.stale_after_s,
     )
-    app[keys.HUB] = hub = Hub(snapshots, live_poll_s=settings.freshness.live_poll_s)
+    app[keys.HUB] = hub = Hub(
+        snapshots, live_poll_s=settings.freshness.live_poll_s, heartbeat_s=settings.websocket.heartbeat_s
+    )
     app[keys.FEEDS].watch(hub.changed)
 
 

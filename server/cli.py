@@ -18,6 +18,7 @@ from .companion import Companion
 from .configuration import DEFAULT_CONFIG, ConfigurationError, describe, load
 from .errors import TradingKeyRefused
 from .listeners import address_of, bind, bind_each
+from .loops import loop_factory
 from .post import Post
 from .settings import Profile, Settings
 from .supervisor import Supervisor
@@ -165,7 +166,8 @@ def _serve(
     worker.raise_descriptor_limit()
     worker.calm_garbage_collector()
     try:
-        asyncio.run(worker.serve(settings, listeners, last_words=last_words, protect=logs.protect, post=post))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(worker.serve(settings, listeners, last_words=last_words, protect=logs.protect, post=post))
     except KeyboardInterrupt:
         pass
     except TradingKeyRefused:

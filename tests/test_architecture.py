@@ -11,7 +11,7 @@ SERVER = Path(__file__).parents[1] / "server"
 FLOORS = [
     {"__init__"},
     {"errors", "models", "settings"},
-    {"configuration", "listeners", "post", "redaction", "restarts", "signals"},
+    {"configuration", "listeners", "loops", "post", "redaction", "restarts", "signals"},
     {"telemetry"},
     {"bybit", "market", "realtime"},
     {"api"},

@@ -11,7 +11,7 @@ from aiojobs.aiohttp import spawn
 from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated, UnknownSymbol
 from ..market.symbols import check_form
 from ..realtime.farewell import CLOSE_CODE, CLOSE_S, farewell
-from ..realtime.frames import message_frame
+from ..realtime.frames import message_frame, pong_frame
 from ..realtime.session import Session, parse_message
 from ..telemetry import get_logger
 from .auth import bearer
@@ -56,7 +56,7 @@ async def _upgraded(request: web.Request) -> web.WebSocketResponse:
     settings = request.app[SETTINGS].websocket
     ws = web.WebSocketResponse(
         timeout=CLOSE_S,
-        heartbeat=settings.heartbeat_s,
+        autoping=False,  # pings and pongs are the session's: see realtime/pulse.py
         max_msg_size=settings.message_bytes + 1,  # the length that aiohttp refuses, not the longest it takes
         compress=False,  # the frames are written whole and raw
     )
@@ -78,7 +78,7 @@ async def _authenticated(request: web.Request, ws: web.WebSocketResponse, transp
     try:
         # aiohttp's own timeout begins anew with every ping.
         async with asyncio.timeout(timeout_s):
-            message = await ws.receive()
+            message = await _first_message(ws, transport)
     except TimeoutError:
         raise Unauthenticated(f"no token within {timeout_s:g} s") from None
     number = _admit_first(access.admit, message)
@@ -86,6 +86,16 @@ async def _authenticated(request: web.Request, ws: web.WebSocketResponse, transp
         raise GoingAway("the socket was closed meanwhile")
     transport.write(message_frame({"type": "ack", "id": number, "op": "auth"}))
     return None
+
+
+async def _first_message(ws: web.WebSocketResponse, transport: asyncio.Transport) -> WSMessage:
+    """The first message that is no protocol ping or pong; the pings before it are answered."""
+    while True:
+        message = await ws.receive()
+        if message.type is WSMsgType.PING and not ws.closed and not transport.get_write_buffer_size():
+            transport.write(pong_frame(message.data))
+        elif message.type not in (WSMsgType.PING, WSMsgType.PONG):
+            return message
 
 
 def _admit_first(admit: Callable[[str], None], message: WSMessage) -> int | str | None:

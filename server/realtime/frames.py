@@ -20,6 +20,14 @@ def text_frame(payload: bytes) -> bytes:
     return b"\x81\x7f" + length.to_bytes(8) + payload
 
 
+PING_FRAME = b"\x89\x00"
+
+
+def pong_frame(data: bytes) -> bytes:
+    """The answer to a ping with these up to 125 bytes (RFC 6455, section 5.5.3)."""
+    return bytes((0x8A, len(data))) + data
+
+
 def message_frame(message: Any) -> bytes:
     """`message` as JSON in a text frame."""
     return text_frame(encoder.encode(message))

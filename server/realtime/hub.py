@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from operator import methodcaller
 
 from aiojobs import Scheduler
 
@@ -10,12 +11,13 @@ from ..errors import GatewayError, InternalError
 from ..models import Kind, Topic
 from ..telemetry import get_logger
 from .frames import Frame
+from .pulse import Pulse
 from .session import Session
 from .snapshots import PARTS, Snapshots
 
 log = get_logger(__name__)
 
-SLICE = 25
+SLICE = 50
 """Sockets served before the loop has its turn: what keeps REST fast while thousands are written to."""
 
 ASK_WAIT_S = 0.5
@@ -32,8 +34,14 @@ class Hub:
     """
 
     def __init__(
-        self, snapshots: Snapshots, *, live_poll_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        snapshots: Snapshots,
+        *,
+        live_poll_s: float,
+        heartbeat_s: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._pulse = Pulse(heartbeat_s, clock=clock)
         self._snapshots = snapshots
         self._live_poll_s = live_poll_s
         self._ask_wait_s = min(live_poll_s, ASK_WAIT_S)
@@ -58,13 +66,16 @@ class Hub:
         """Run the hub's jobs on `scheduler`, whose owner closes them."""
         self._scheduler = scheduler
         await scheduler.spawn(self._herald(), name="herald")
+        await scheduler.spawn(self._pulse.run(), name="pulse")
 
     def join(self, session: Session) -> None:
         """Count `session` among those that watch its symbol."""
         self._sessions.setdefault(session.symbol, set()).add(session)
+        self._pulse.join(session)
 
     def leave(self, session: Session) -> None:
         """Forget `session`; the last one of a symbol takes the symbol with it."""
+        self._pulse.leave(session)
         for registry in (self._sessions, self._live):
             if (sessions := registry.get(session.symbol)) is not None:
                 sessions.discard(session)
@@ -121,7 +132,7 @@ class Hub:
         latest_s = LIVE_SNAPSHOT_S - self._live_poll_s - self._ask_wait_s
         if shown is not None and not is_news(shown, frame) and frame.encoded_at - shown.encoded_at < latest_s:
             return shown
-        await in_slices(self._live.get(symbol, ()), lambda session: session.show(frame))
+        await in_slices(self._live.get(symbol, ()), methodcaller("show", frame))
         return frame
 
     def note_trouble(self, symbol: str, stale: tuple[str, ...]) -> None:

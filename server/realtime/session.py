@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
 from .farewell import CLOSE_S, FAREWELL, farewell, let_go
-from .frames import ErrorMessage, Frame, HeartbeatMessage, message_frame
+from .frames import PING_FRAME, ErrorMessage, Frame, HeartbeatMessage, message_frame, pong_frame
 from .outbox import Outbox
 from .snapshots import Snapshots
 
@@ -81,6 +81,8 @@ class Session:
         self._clock = clock
         self._wake = asyncio.Event()
         self._asked_at = clock()
+        self._is_asked = False
+        self._has_answered = True
         self.outbox = Outbox(
             ws,
             transport,
@@ -178,7 +180,8 @@ class Session:
     def show(self, frame: Frame) -> None:
         """Offer a snapshot; where its stale parts are not those told last, say so in a status too."""
         self.outbox.offer(frame)
-        self.announce(frame.stale)
+        if frame.stale or self.told:
+            self.announce(frame.stale)
 
     def announce(self, stale: tuple[str, ...]) -> None:
         """Send a status if `stale` is not what was told last."""
@@ -193,20 +196,37 @@ class Session:
         stale = {f"positions:{self.symbol}": self.told} if self.told else {}
         self.outbox.send(message_frame(HeartbeatMessage("heartbeat", time.time_ns() // 1_000_000, stale)))
 
+    def beat(self) -> None:
+        """Half a heartbeat has passed: ping the client, or end the session where it gave no sign since the last one."""
+        if self._is_asked and not self._has_answered:
+            self.end(TooSlow("the socket gave no sign of life since the last ping"))
+        elif self._is_asked:
+            self._is_asked = False
+        elif self.outbox.control(PING_FRAME):
+            self._is_asked, self._has_answered = True, False
+
     async def listen(self) -> None:
         """Answer the client's messages until the socket ends, whichever way."""
         per_s = self._settings.messages_per_s
         allowance, looked_at = float(per_s), self._clock()
         async for message in self.ws:
-            now = self._clock()
+            now, self._has_answered = self._clock(), True
+            if message.type is WSMsgType.PONG:
+                continue
             allowance, looked_at = min(per_s, allowance + (now - looked_at) * per_s), now
             if allowance < 1:
                 self.end(MessageFlood(f"at most {per_s} messages a second are allowed"))
             else:
                 allowance -= 1
-                self._answer(message.data if message.type is WSMsgType.TEXT else "")
+                self._heed(message)
             if FAREWELL in self.ws:
                 return
+
+    def _heed(self, message: WSMessage) -> None:
+        if message.type is WSMsgType.PING:
+            self.outbox.control(pong_frame(message.data))
+        else:
+            self._answer(message.data if message.type is WSMsgType.TEXT else "")
 
     def _answer(self, text: str) -> None:
         try:

@@ -201,15 +201,15 @@ def jobs(gateway: Gateway) -> list[str | None]:
 
 
 async def settled(gateway: Gateway, *, but: int = 0, timeout_s: float = 10.0) -> None:
-    """Return once no trace of a socket is left: no session, no place taken, and no job but the herald's.
+    """Return once no trace of a socket is left: no session, no place taken, and no job but the hub's own.
 
     `but` polled sessions may be left, with their places and jobs.
     """
     app = gateway.app
     await eventually(
-        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + 1), timeout_s=timeout_s
+        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + 2), timeout_s=timeout_s
     )
-    assert "herald" in jobs(gateway)
+    assert {"herald", "pulse"} <= set(jobs(gateway))
 
 
 async def only_left(before: set["asyncio.Task[Any]"]) -> None:

@@ -79,7 +79,7 @@ async def connect(aiohttp_client: Any) -> AsyncIterator[Connect]:
 
 def frame(number: int, size: int = 20) -> Frame:
     """Frame `number`, whose payload is that number, padded to a size."""
-    return Frame(text_frame((b"%d" % number).ljust(size)), number, (), 0.0, (None, None, None))
+    return Frame(text_frame((b"%d" % number).ljust(size)), number, (), 7.0, (None, None, None))
 
 
 def fill(outbox: Outbox) -> int:
