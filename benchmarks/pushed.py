@@ -33,10 +33,10 @@ AHEAD_S = 1.0
 """By which a reading claims to be younger than it is, so that nobody asks the exchange for one."""
 
 
-def create_pushed_app(settings: Settings, *, worker: int, of: int) -> web.Application:
+def create_pushed_app(settings: Settings, *, worker: int, of: int, descriptors: int | None) -> web.Application:
     """The gateway's application, and the task that pushes."""
     faster = replace(settings, freshness=replace(settings.freshness, live_poll_s=LOOK_S))
-    app = create_app(faster, worker=worker, of=of)
+    app = create_app(faster, worker=worker, of=of, descriptors=descriptors)
     app.cleanup_ctx.append(_pusher)
     return app
 

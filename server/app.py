@@ -34,10 +34,11 @@ LATE_SHARE = 0.25
 """Of a call's time: a flight older than this is late, and another one joins it."""
 
 
-def create_app(settings: Settings, *, worker: int = 0, of: int = 1) -> web.Application:
+def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors: int | None = None) -> web.Application:
     """The gateway as an aiohttp application; no I/O before it is started. The exchange's address has to be known.
 
-    As number `worker` of that many it takes its share of the limits: ours, and the exchange's.
+    As number `worker` of that many it takes its share of the limits: ours, and the exchange's. `descriptors` is how
+    many the system lets it have, None for any number.
     """
     if settings.rest_url is None:
         raise ValueError("the address of the simulator is not known: start it first and set bybit.rest_url")
@@ -49,6 +50,7 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1) -> web.Appli
         max_sockets=settings.websocket.max_connections,
         worker=worker,
         of=of,
+        descriptors=descriptors,
     )
     _wire_market(app, settings, settings.rest_url, share=1 / of)
     _wire_realtime(app, settings)

@@ -53,6 +53,14 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def descriptor_limit() -> int | None:
+    """How many descriptors this process may have; None for any number."""
+    if sys.platform == "win32":
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 def calm_garbage_collector() -> None:
     """Leave what is there for good out of collections, and make full ones rare.
 
@@ -81,7 +89,7 @@ async def serve(
     stop: Stop = asyncio.get_running_loop().create_future()
     index, of = (post.assignment.index, post.assignment.of) if post else (0, 1)
     runner = web.AppRunner(
-        create_app(settings, worker=index, of=of),
+        create_app(settings, worker=index, of=of, descriptors=descriptor_limit()),
         access_log=None,
         keepalive_timeout=settings.server.keepalive_s,
         lingering_time=settings.server.body_timeout_s,
@@ -96,7 +104,7 @@ async def serve(
         try:
             tune(listeners[own], settings)
             await doors.open(own)
-            _log_start(settings, address_of(listeners[own]))
+            _log_start(settings, address_of(listeners[own]), runner.app[LOAD])
             await _until(stop, post, Obedience(runner, doors, protect))
         finally:
             is_hurried = not stop.done() or stop.result()
@@ -205,7 +213,7 @@ async def _set_up(runner: web.AppRunner) -> None:
         raise
 
 
-def _log_start(settings: Settings, address: str) -> None:
+def _log_start(settings: Settings, address: str, load: Load) -> None:
     log.info(
         "serving",
         address=address,
@@ -214,6 +222,9 @@ def _log_start(settings: Settings, address: str) -> None:
         exchange=settings.exchange,
         tokens=len(settings.auth.tokens),
     )
+    if load.is_short_of_descriptors:
+        detail = f"the system's limit of descriptors leaves room for {load.max_sockets} sockets"
+        log.warning("sockets_capped", detail=detail)
     if not settings.has_keys:
         log.warning("market_data_only", detail="no API key is set: positions and balance are not available")
 

@@ -482,6 +482,17 @@ def test_limits_are_shared_out() -> None:
     assert (load.max_requests, load.max_sockets) == (34, 4)
 
 
+def test_sockets_leave_descriptors_for_the_rest() -> None:
+    """Where the system allows few descriptors there are fewer sockets, and it is known; one at least."""
+
+    def capped(descriptors: int | None) -> tuple[int, bool]:
+        load = Load(max_requests=100, max_sockets=1000, descriptors=descriptors)
+        return load.max_sockets, load.is_short_of_descriptors
+
+    cases = {None: (1000, False), 20_000: (1000, False), 1024: (724, True), 100: (50, True), 1: (1, True)}
+    assert {descriptors: capped(descriptors) for descriptors in cases} == cases
+
+
 def test_what_is_only_another_key() -> None:
     """Only where every worker had a key, one will have, and nothing else is new."""
 

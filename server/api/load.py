@@ -12,16 +12,27 @@ from ..errors import GoingAway, Overloaded, TooManyConnections
 RETRY_AFTER_S = 1.0
 RECONNECT_AFTER_S = 5.0
 
+OTHER_DESCRIPTORS = 300
+"""Kept from the sockets: for REST, for calls to the exchange, for listeners, logs and channels."""
+
 EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Load:
     """Requests in progress, open sockets, whether the process is on its way out: of one process's life, its epoch."""
 
-    def __init__(self, *, max_requests: int, max_sockets: int, worker: int = 0, of: int = 1) -> None:
-        """The limits are the gateway's; this process, number `worker` of that many, has its share of them."""
+    def __init__(
+        self, *, max_requests: int, max_sockets: int, worker: int = 0, of: int = 1, descriptors: int | None = None
+    ) -> None:
+        """The limits are the gateway's; this process, number `worker` of that many, has its share of them.
+
+        `descriptors` is how many the system lets it have, None for any number: sockets leave some for everything else.
+        """
         self.max_requests = math.ceil(max_requests / of)
-        self.max_sockets = math.ceil(max_sockets / of)
+        self.max_sockets = share = math.ceil(max_sockets / of)
+        if descriptors is not None:
+            self.max_sockets = max(1, min(share, descriptors - min(OTHER_DESCRIPTORS, descriptors // 2)))
+        self.is_short_of_descriptors = self.max_sockets < share
         self.worker, self.of = worker, of
         self.requests = 0
         self.sockets: dict[web.WebSocketResponse, asyncio.Transport] = {}
