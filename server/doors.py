@@ -1,52 +1,134 @@
 """Doors: which listening sockets this process accepts on. One can be left to others without losing who stands in it."""
 
 import asyncio
-import contextlib
+import os
 import socket
 from collections.abc import Sequence
 
 from aiohttp import web
 
+from .telemetry import get_logger
+
+log = get_logger(__name__)
+
 SETTLE_S = 0.25
 """How long after the last accept a connection has to bring its first request."""
+BATCH = 64
+"""Connections accepted in one turn of the loop."""
+LOOK_S = 0.05
+"""How often it is looked whether there is room again."""
+KEPT_DESCRIPTORS = 100
+"""Kept from all connections together: a call to the exchange needs two."""
 
 
 class Doors:
-    """The process's listening sockets and the sites on them.
+    """The process's listening sockets, of which some are open: there it accepts, and aiohttp serves.
 
-    Each site has a descriptor of its own, so that ending it takes nothing from other holders of the socket. asyncio
-    loses connections that it has accepted but not yet set up when their server closes, and aiohttp those that have
-    not asked yet: so a door first stops accepting, and its site ends a while later.
+    Accepting is done here, without a server of asyncio's between: such a one loses what it has accepted and not yet set
+    up when it closes, and knows no end of descriptors but the last one, with which no call can be made any more. Here
+    connections wait outside while descriptors are short; what is inside goes on.
     """
 
-    def __init__(self, runner: web.AppRunner, listeners: Sequence[socket.socket], *, backlog: int) -> None:
+    def __init__(
+        self, runner: web.AppRunner, listeners: Sequence[socket.socket], *, backlog: int, descriptors: int | None = None
+    ) -> None:
+        """`descriptors` is how many this process may have; None for any number."""
         self._runner = runner
         self._listeners = listeners
         self._backlog = backlog
-        self._open: dict[int, tuple[socket.socket, web.SockSite]] = {}
+        self._open: dict[int, socket.socket] = {}
+        self._takers: dict[socket.socket, asyncio.Future[None]] = {}
+        self._settling: set[asyncio.Task[object]] = set()
+        self._limit = float("inf") if descriptors is None else descriptors - min(KEPT_DESCRIPTORS, descriptors // 2)
+        self._pause: asyncio.TimerHandle | None = None
 
-    async def open(self, index: int) -> None:
+    def open(self, index: int) -> None:
         """Accept on that listening socket, if that is not so already."""
-        if index not in self._open:
-            door = self._listeners[index].dup()
-            site = web.SockSite(self._runner, door, backlog=self._backlog)
-            self._open[index] = door, site
-            await site.start()
-
-    async def leave(self, index: int) -> None:
-        """Accept there no more, and end its site once its last connections are settled."""
         if index in self._open:
-            door, site = self._open.pop(index)
-            _stop_accepting(door)
-            await asyncio.sleep(SETTLE_S)
-            await site.stop()
+            return
+        door = self._open[index] = self._listeners[index]
+        door.setblocking(False)
+        door.listen(self._backlog)
+        if self._pause is None:
+            self._watch(door)
+
+    def leave(self, index: int) -> None:
+        """Accept there no more. Who has come in stays."""
+        if (door := self._open.pop(index, None)) is not None:
+            self._ignore(door)
 
     def stop_accepting(self) -> None:
-        """Accept nowhere any more; the sites stay for the runner to end."""
-        for door, _ in self._open.values():
-            _stop_accepting(door)
+        """Accept nowhere any more."""
+        for index in [*self._open]:
+            self.leave(index)
+        if self._pause is not None:
+            self._pause.cancel()
 
+    def _watch(self, door: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            loop.add_reader(door, self._accept, door)
+        except NotImplementedError:  # Windows' own loop
+            self._takers[door] = asyncio.ensure_future(self._take(door))
 
-def _stop_accepting(door: socket.socket) -> None:
-    with contextlib.suppress(NotImplementedError):  # Windows' own loop
-        asyncio.get_running_loop().remove_reader(door)
+    def _ignore(self, door: socket.socket) -> None:
+        if (taker := self._takers.pop(door, None)) is not None:
+            taker.cancel()
+        else:
+            asyncio.get_running_loop().remove_reader(door)
+
+    async def _take(self, door: socket.socket) -> None:
+        while True:
+            connection, _ = await asyncio.get_running_loop().sock_accept(door)
+            self._let_in(connection)
+
+    def _accept(self, door: socket.socket) -> None:
+        """Take in who waits at `door`, so many at a time that others have their turn."""
+        for _ in range(BATCH):
+            try:
+                connection, _ = door.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._close_for_now(error.strerror or str(error))
+                return
+            self._let_in(connection)
+            if connection.fileno() >= self._limit:
+                self._close_for_now("new connections wait until others have gone")
+                return
+
+    def _let_in(self, connection: socket.socket) -> None:
+        server = self._runner.server
+        assert server is not None, "the runner is set up before any door is opened"
+        connection.setblocking(False)
+        setting_up = asyncio.get_running_loop().connect_accepted_socket(server, connection)
+        task: asyncio.Task[object] = asyncio.ensure_future(setting_up)
+        self._settling.add(task)
+        task.add_done_callback(self._settled)
+
+    def _settled(self, task: "asyncio.Task[object]") -> None:
+        self._settling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("connection_not_set_up", detail=str(error))
+
+    def _close_for_now(self, detail: str) -> None:
+        log.warning("descriptors_short", detail=detail)
+        for door in self._open.values():
+            self._ignore(door)
+        self._pause = asyncio.get_running_loop().call_later(LOOK_S, self._reopen)
+
+    def _reopen(self) -> None:
+        if not self._has_room():
+            self._pause = asyncio.get_running_loop().call_later(LOOK_S, self._reopen)
+            return
+        self._pause = None
+        for door in self._open.values():
+            self._watch(door)
+
+    def _has_room(self) -> bool:
+        try:
+            lowest = os.dup(self._listeners[0].fileno())
+        except OSError:
+            return False
+        os.close(lowest)
+        return lowest < self._limit

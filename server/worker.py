@@ -88,14 +88,16 @@ async def serve(
     """
     stop: Stop = asyncio.get_running_loop().create_future()
     index, of = (post.assignment.index, post.assignment.of) if post else (0, 1)
+    limit = descriptor_limit()
     runner = web.AppRunner(
-        create_app(settings, worker=index, of=of, descriptors=descriptor_limit()),
+        create_app(settings, worker=index, of=of, descriptors=limit),
         access_log=None,
         keepalive_timeout=settings.server.keepalive_s,
         lingering_time=settings.server.body_timeout_s,
         shutdown_timeout=settings.server.shutdown_s * CANCEL_SHARE,
     )
-    doors, own = Doors(runner, listeners, backlog=settings.server.backlog), post.assignment.own if post else 0
+    doors = Doors(runner, listeners, backlog=settings.server.backlog, descriptors=limit)
+    own = post.assignment.own if post else 0
     if post is not None:
         args = post, settings.server.shutdown_s, last_words
         threading.Thread(target=_outlive_supervisor, args=args, name="supervisor-watch", daemon=True).start()
@@ -103,7 +105,7 @@ async def serve(
         await _set_up(runner)
         try:
             tune(listeners[own], settings)
-            await doors.open(own)
+            doors.open(own)
             _log_start(settings, address_of(listeners[own]), runner.app[LOAD])
             await _until(stop, post, Obedience(runner, doors, protect))
         finally:
@@ -122,9 +124,9 @@ class Obedience(NamedTuple):
         """Do what the order says; gives what is to be reported."""
         match order:
             case Accept(listener):
-                await self.doors.open(listener)
+                self.doors.open(listener)
             case Release(listener):
-                await self.doors.leave(listener)
+                self.doors.leave(listener)
             case Rekey(api_key, api_secret):
                 return Rekeyed(await self._rekey(api_key, api_secret))
         return None

@@ -83,8 +83,11 @@ def clean_environment(**environment: str) -> dict[str, str]:
 
 
 async def launch(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    """Start `python run.py`."""
+    """Start `python run.py`; with at most as many descriptors as DESCRIPTORS says, if that is among the variables."""
+    limit = environment.pop("DESCRIPTORS", "")
+    limited = () if not limit else ("sh", "-c", f'ulimit -n {limit} && exec "$0" "$@"')
     return await asyncio.create_subprocess_exec(
+        *limited,
         sys.executable,
         "run.py",
         *arguments,

@@ -249,3 +249,26 @@ async def until_alive(http: aiohttp.ClientSession) -> None:
                     return
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.05)
+
+
+async def test_descriptors_run_out(exchange: Exchange) -> None:
+    """It costs new connections only: sockets go on, calls are made, and once others have gone there is room again."""
+    limits = {"GATEWAY__SERVER__KEEPALIVE_S": "60", "DESCRIPTORS": "90"}
+    async with running(**keys(exchange), **limits) as gateway, aiohttp.ClientSession(gateway.url) as http:
+        ws = await http.ws_connect("/ws/positions/BTCUSDT?interval=0.2")
+        first = (await receive(ws))["seq"]
+        host, port = gateway.url.removeprefix("http://").split(":")
+        idle = [await asyncio.open_connection(host, int(port)) for _ in range(150)]
+        await gateway.line("descriptors_short")
+        for _ in range(10):
+            snapshot = await receive(ws)
+        assert snapshot["seq"] >= first + 10
+        assert snapshot["stale"] == []
+        for _, writer in idle:
+            writer.close()
+        async with asyncio.timeout(10), aiohttp.ClientSession(gateway.url) as other, other.get("/livez") as response:
+            assert response.status == 200
+        await asyncio.gather(*(writer.wait_closed() for _, writer in idle), return_exceptions=True)
+        await ws.close()
+        assert await gateway.end() == 0
+        assert not any("Traceback" in line for line in gateway.lines)

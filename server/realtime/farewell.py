@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 
 from aiohttp import WSCloseCode, web
 
@@ -42,7 +44,15 @@ async def _farewell(ws: web.WebSocketResponse, transport: asyncio.Transport, cod
     except Exception:
         log.exception("farewell_failed")
     if transport.get_write_buffer_size() or not transport.is_closing():
-        transport.abort()
+        reset(transport)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection whose reader has stopped, now: else the kernel keeps trying for minutes, and all it was given."""
+    if (sock := transport.get_extra_info("socket")) is not None:
+        with contextlib.suppress(OSError):  # the other side was faster
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 async def let_go(ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
@@ -54,7 +64,7 @@ async def let_go(ws: web.WebSocketResponse, transport: asyncio.Transport) -> Non
         async with asyncio.timeout(CLOSE_S):
             await _flushed(transport)
     if transport.get_write_buffer_size():
-        transport.abort()
+        reset(transport)
 
 
 async def _flushed(transport: asyncio.Transport) -> None:

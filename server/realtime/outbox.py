@@ -9,6 +9,8 @@ from aiohttp import web
 from .frames import Frame
 
 DRAIN_LOOK_S = 0.05
+LAST_LOOK_S = 0.4
+"""Looks at a reader that has stopped come half as often each time: thousands of them must not cost the others."""
 
 
 class Outbox:
@@ -42,6 +44,7 @@ class Outbox:
         self._pending: Frame | None = None
         self._slow_since: float | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._look_s = DRAIN_LOOK_S
         self.last_sequence = 0
         self.sent_at = clock()
         self.frames_sent = 0
@@ -86,8 +89,9 @@ class Outbox:
         return True
 
     def close(self) -> None:
-        """Forget what is pending."""
+        """Forget what is pending, and the session: two that hold each other wait for the garbage collector."""
         self._pending = None
+        self._too_slow = _nobody
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -106,17 +110,22 @@ class Outbox:
         """Whether the reader keeps up; where it does not, looks again soon, until it does or is too slow."""
         queued = self._transport.get_write_buffer_size()
         if queued <= self._high_water_bytes:
-            self._slow_since = None
+            self._slow_since, self._look_s = None, DRAIN_LOOK_S
             return True
         now = self._clock()
         self._slow_since = self._slow_since if self._slow_since is not None else now
         if queued > self._slow_limit_bytes or now - self._slow_since > self._slow_limit_s:
             self._too_slow()
         elif self._look is None:
-            self._look = asyncio.get_running_loop().call_later(DRAIN_LOOK_S, self._look_again)
+            self._look = asyncio.get_running_loop().call_later(self._look_s, self._look_again)
+            self._look_s = min(LAST_LOOK_S, self._look_s * 2)
         return False
 
     def _look_again(self) -> None:
         self._look = None
         if self.is_open and self._is_low() and self._pending is not None:
             self._write_snapshot(self._pending)
+
+
+def _nobody() -> None:
+    """Nobody is to be told any more."""

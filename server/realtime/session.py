@@ -11,7 +11,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
-from .farewell import CLOSE_S, FAREWELL, farewell, let_go
+from .farewell import CLOSE_S, FAREWELL, farewell, let_go, reset
 from .frames import PING_FRAME, ErrorMessage, Frame, HeartbeatMessage, message_frame, pong_frame
 from .outbox import Outbox
 from .snapshots import Snapshots
@@ -113,7 +113,7 @@ class Session:
             await self._push(phase_s + max(started, self._clock() - self.interval_s / 2))
         # Closed, and the handler still in there: aiohttp's own close waits for ever for a reader that has stopped.
         await asyncio.sleep(2 * CLOSE_S)
-        self._transport.abort()
+        reset(self._transport)
 
     async def _push(self, due: float) -> None:
         """A snapshot each interval after `due`, whose phase is kept, for as long as the socket is open."""
