@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define SECOND 1000000000LL
+#define PER_SOURCE 20000 /* sockets from one address */
 #define KEY "dGhlIHNhbXBsZSBub25jZQ==" /* with its answer, from RFC 6455, section 1.3 */
 #define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
@@ -84,13 +85,29 @@ static void print_quantiles(const char *name, Series *series) {
            quantile_us(series, 0.9), quantile_us(series, 0.99), quantile_us(series, 1.0));
 }
 
-static int connected(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+/* A socket that comes from 127.0.0.1, or 127.0.0.2 for `source` 1, and so on: each address has some 28,000 ports. */
+static int unconnected(int source) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
     if (fd < 0) die("no socket: %s", strerror(errno));
+    if (source == 0) return fd;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)source);
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("cannot bind: %s", strerror(errno));
+    return fd;
+}
+
+static void connect_to(int port, int fd) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int on = 1;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) die("cannot connect: %s", strerror(errno));
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+}
+
+static int connected(int port, int source) {
+    int fd = unconnected(source);
+    connect_to(port, fd);
     return fd;
 }
 

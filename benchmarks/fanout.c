@@ -5,7 +5,7 @@
        lines on stdin until that ends, one at a time, and answers each with a line:
          measure SECONDS      counts what arrives in so many seconds from now
          spread SECONDS       the same, and for each sequence number of a path the time from the first socket that
-                              had it to the last one, where all of them did
+                              had it to the last one, where all of them did; and to each of them (delivery)
 
    While it measures it looks at its sockets every 20 ms instead of being woken for each message: waking a reader is no
    part of what a server's frame costs, and so this one core reads faster than any server writes. For the spread it is
@@ -35,7 +35,7 @@ typedef struct {
 static Reader *readers;
 static int count, started, upgrading, seen, open_count, port, path_count;
 static char **paths;
-static Series first_message, spreads;
+static Series first_message, spreads, deliveries;
 static Change *changes; /* MEMORY for each path */
 static bool is_spread;
 static long snapshots, others, bytes, out_of_order, errors, incomplete;
@@ -59,7 +59,7 @@ static void open_one(void) {
                           "Sec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n",
                           paths[started % path_count], port);
     reader->connected_at = now();
-    reader->fd = connected(port);
+    reader->fd = connected(port, started / PER_SOURCE);
     reader->is_open = true;
     watch(reader->fd, (uint64_t)started);
     started++;
@@ -99,6 +99,7 @@ static void note_change(int path, int64_t sequence, int64_t at) {
     }
     change->last = at;
     change->count++;
+    add(&deliveries, at - change->first);
 }
 
 static void message(Reader *reader, const char *text, size_t length, int64_t at) {
@@ -185,7 +186,7 @@ static bool serve(int timeout_ms) {
 static bool measured(double seconds) {
     double cpu_s = own_cpu_s();
     snapshots = others = bytes = out_of_order = errors = incomplete = 0;
-    spreads.length = 0;
+    spreads.length = deliveries.length = 0;
     memset(changes, 0, (size_t)path_count * MEMORY * sizeof(Change));
     int64_t begin = now(), until = begin + (int64_t)(seconds * (double)SECOND);
     while (now() < until) {
@@ -200,6 +201,8 @@ static bool measured(double seconds) {
     printf("\"out_of_order\":%ld,\"errors\":%ld,\"incomplete\":%ld,\"changes\":%zu,", out_of_order, errors, incomplete,
            spreads.length);
     print_quantiles("spread_us", &spreads);
+    printf(",");
+    print_quantiles("delivery_us", &deliveries);
     printf(",\"cpu_s\":%.3f}\n", own_cpu_s() - cpu_s);
     return true;
 }

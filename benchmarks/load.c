@@ -44,6 +44,8 @@ static ssize_t receive(int fd, Buffer *buffer) {
 #define HANDSHAKES 64 /* at once */
 #define OPENING_LIMIT (120 * SECOND)
 #define CODES 5000
+#define EPOCH 15 /* characters at most */
+#define EPOCHS 256
 #define EARLY (SECOND / 500) /* by which a snapshot may be ahead of its beat: the beats are measured too */
 
 enum { POSITION, BALANCE, PRICE, PARTS };
@@ -53,6 +55,7 @@ typedef struct {
     int fd;
     bool is_open, is_upgraded, is_seen, is_stale[PARTS];
     int64_t connected_at, seen_at, sequence;
+    char epoch[EPOCH + 1];
     int64_t phase;   /* a time of one of its beats, 0 while unknown */
     int64_t last_at; /* of the newest snapshot in the window */
     Buffer in;
@@ -89,7 +92,7 @@ static void open_one(void) {
                           "Connection: Upgrade\r\nSec-WebSocket-Key: " KEY "\r\nSec-WebSocket-Version: 13\r\n\r\n",
                           ws.symbols[ws.started % ws.symbol_count], ws.interval_s, ws.port);
     socket->connected_at = now();
-    socket->fd = connected(ws.port);
+    socket->fd = connected(ws.port, ws.started / PER_SOURCE);
     socket->is_open = true;
     watch(socket->fd, (uint64_t)ws.started);
     ws.started++;
@@ -150,7 +153,17 @@ static void note_sequence(Socket *socket, const char *text, size_t length) {
     socket->sequence = sequence;
 }
 
+/* Which process's life the socket belongs to; it cannot change, and seq is its own. */
+static void note_epoch(Socket *socket, const char *text, size_t length) {
+    char epoch[EPOCH + 1] = "";
+    const char *found = memmem(text, length, "\"epoch\":\"", 9);
+    if (found) sscanf(found + 9, "%15[0-9a-z]", epoch);
+    ws.errors += !*epoch || (*socket->epoch && strcmp(epoch, socket->epoch) != 0);
+    memcpy(socket->epoch, epoch, sizeof epoch);
+}
+
 static void snapshot(Socket *socket, const char *text, size_t length, int64_t at) {
+    note_epoch(socket, text, length);
     note_sequence(socket, text, length);
     note_stale(socket, text, length, at < ws.end);
     socket->seen_at = at;
@@ -295,12 +308,38 @@ static long beats_met(Socket *socket, long due, int64_t interval, Series *late) 
 
 static void print_beats(double seconds) {
     int64_t interval = (int64_t)(ws.interval_s * (double)SECOND);
-    long due = (long)(seconds / ws.interval_s + 1e-6), met = 0;
+    long due = (long)(seconds / ws.interval_s + 1e-6), met = 0, fewest = due;
     Series late = {0};
-    for (int i = 0; i < ws.count; i++) met += beats_met(&ws.sockets[i], due, interval, &late);
-    printf("\"due\":%ld,\"on_time\":%ld,", due * ws.count, met);
+    for (int i = 0; i < ws.count; i++) {
+        long of_one = beats_met(&ws.sockets[i], due, interval, &late);
+        met += of_one;
+        if (of_one < fewest) fewest = of_one;
+    }
+    printf("\"due\":%ld,\"on_time\":%ld,\"fewest\":%ld,", due * ws.count, met, fewest);
     print_quantiles("late_us", &late);
     free(late.values);
+}
+
+/* How many open sockets each epoch has: how the kernel has spread them over the processes. */
+static void print_epochs(void) {
+    static const char *epochs[EPOCHS];
+    static int counts[EPOCHS];
+    int known = 0;
+    for (int i = 0; i < ws.count; i++) {
+        if (!ws.sockets[i].is_open) continue;
+        int epoch = 0;
+        while (epoch < known && strcmp(epochs[epoch], ws.sockets[i].epoch) != 0) epoch++;
+        if (epoch == EPOCHS) die("more than %d epochs", EPOCHS);
+        if (epoch == known) {
+            epochs[known] = ws.sockets[i].epoch;
+            counts[known++] = 0;
+        }
+        counts[epoch]++;
+    }
+    printf("\"epochs\":{");
+    for (int epoch = 0; epoch < known; epoch++)
+        printf("%s\"%s\":%d", epoch ? "," : "", epochs[epoch], counts[epoch]);
+    printf("}");
 }
 
 static void forget(void) {
@@ -332,6 +371,8 @@ static bool measured(double seconds) {
     printf("\"statuses\":%ld,\"heartbeats\":%ld,\"pings\":%ld,\"bytes\":%ld,", ws.statuses, ws.heartbeats, ws.pings,
            ws.bytes);
     printf("\"protocol_errors\":%ld,\"cpu_s\":%.3f,", ws.errors + ws.unknown, own_cpu_s() - cpu_s);
+    print_epochs();
+    printf(",");
     print_closes();
     printf("}\n");
     return true;
@@ -454,7 +495,7 @@ static void reconnect(int index) {
         close(connection->fd);
         http.reconnected++;
     }
-    connection->fd = connected(http.port);
+    connection->fd = connected(http.port, 0);
     connection->in.length = 0;
     connection->request = -1;
     watch(connection->fd, (uint64_t)index);

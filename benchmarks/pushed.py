@@ -2,12 +2,14 @@
 
 What polling brings is bounded by Bybit's limits, some 32 changes a second: too few to see how fast the gateway
 delivers. So here a task on its loop offers the symbol's feeds new readings all the time, and the hub looks for them
-more often than its setting allows. All after the feeds is the gateway's own.
+more often than its setting allows. All after the feeds is the gateway's own. With PUSHED_PER_S in the environment it
+is that many changes a second instead, and with PUSHED_COINS the account has so many coins, which makes longer frames.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -23,12 +25,14 @@ from server.api import keys
 from server.app import create_app
 from server.cli import main
 from server.market.feeds import Feeds
-from server.models import Source, Ticker, Topic
+from server.models import Source, Ticker, Topic, Wallet
 from server.settings import Settings
 
 SYMBOL = "BTCUSDT"
-PUSH_S = 0.003
-LOOK_S = 0.002
+PER_S = float(os.environ.get("PUSHED_PER_S", "300"))
+LOOK_S = 1 / PER_S
+PUSH_S = LOOK_S
+COINS = int(os.environ.get("PUSHED_COINS", "0"))
 AHEAD_S = 1.0
 """By which a reading claims to be younger than it is, so that nobody asks the exchange for one."""
 
@@ -61,6 +65,8 @@ async def _push(feeds: Feeds, topics: tuple[Topic, ...]) -> None:
             value, at = reading.value, time.monotonic() + AHEAD_S
             if isinstance(value, Ticker):
                 value = replace(value, mark_price=f"{50_000 + number % 40_000}.00")
+            elif isinstance(value, Wallet) and COINS:
+                value = replace(value, coins=tuple(replace(value.coins[0], coin=f"COIN{n}") for n in range(COINS)))
             feeds.feed(topic).offer(replace(reading, value=value, asked_at=at, arrived_at=at, source=Source.PUSH))
         await asyncio.sleep(PUSH_S)
 

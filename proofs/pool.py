@@ -20,6 +20,7 @@ import aiohttp
 
 from benchmarks.processes import Gateway, Requests, Sockets, Trouble, asked, built
 from benchmarks.windows import Exchange
+from proofs.gauges import threads
 from proofs.verdict import LOAD, Verdict, proved
 from server.simulator.child import SimulatorProcess
 
@@ -139,7 +140,7 @@ async def _hung(
     asking = [asyncio.create_task(questions.ask(until)) for questions in (known, unknown)]
     latency = asyncio.create_task(_latency(program, gateway, options.seconds - 2))
     while time.monotonic() < until:
-        most = max(most, _threads(gateway))
+        most = max(most, threads(gateway.pid))
         await asyncio.sleep(0.25)
     await asyncio.gather(*asking)
     hung = await latency
@@ -158,11 +159,6 @@ async def _hung(
     )
     due = options.sockets * options.seconds
     verdict.add("sockets go on", counted["delivered"] >= 0.95 * due, f"{counted['delivered']} snapshots of {due:.0f}")
-
-
-def _threads(gateway: Gateway) -> int:
-    status = Path(f"/proc/{gateway.pid}/status").read_text()
-    return int(status.partition("Threads:")[2].split()[0])
 
 
 async def _left(verdict: Verdict, gateway: Gateway) -> None:
