@@ -31,7 +31,8 @@ from server.settings import Settings
 SYMBOL = "BTCUSDT"
 PER_S = float(os.environ.get("PUSHED_PER_S", "300"))
 LOOK_S = 1 / PER_S
-PUSH_S = LOOK_S
+PUSH_S = LOOK_S / 2
+"""Twice for each look, so that each finds something new."""
 COINS = int(os.environ.get("PUSHED_COINS", "0"))
 AHEAD_S = 1.0
 """By which a reading claims to be younger than it is, so that nobody asks the exchange for one."""

@@ -1,15 +1,24 @@
 """The proofs run, in short, and would fail where they should."""
 
 import asyncio
+import contextlib
+import math
+import random
 import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proofs.catalogue import FAULTS
+from proofs.crew import Held, Journal
+from proofs.crowd import Asker, Crowd, End, Failure
+from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
+from proofs.kill import Grave, was_accepted
 from proofs.proxy import ENDPOINTS
+from proofs.soak import slope
 from proofs.witnesses import Truth
 
 from .processes import ROOT, clean_environment
@@ -141,3 +150,107 @@ def test_the_truth() -> None:
     assert "never said" in str(truth.objection("price", "ETHUSDT", SHOWN, 100.0))
     assert "never said" in str(truth.objection("price", "BTCUSDT", ("6", *SHOWN[1:]), 100.0))
     assert "older than claimed" in str(truth.objection("price", "BTCUSDT", SHOWN, 101.0))
+
+
+@pytest.mark.timeout(180)
+async def test_some_kills() -> None:
+    """Workers are killed: only what they had accepted is lost, and everybody is back in time."""
+    output = await prove("proofs/kill.py", "--kills", "2", "--sockets", "30", "--patience", "4")
+    assert output.splitlines()[-1] == "7 passed, 0 failed", output
+
+
+@pytest.mark.timeout(180)
+async def test_a_reload_under_load() -> None:
+    """Settings are reloaded: no request fails, and each socket is closed with 1001."""
+    output = await prove("proofs/drain.py", "--reloads", "1", "--sockets", "60", "--patience", "4")
+    assert output.splitlines()[-1] == "7 passed, 0 failed", output
+
+
+@pytest.mark.timeout(180)
+async def test_a_short_soak() -> None:
+    """Mixed load comes and goes, and leaves neither descriptors nor threads; too short for a word on memory."""
+    short = ("--minutes", "0.08", "--settle", "2.5", "--every", "1", "--fault", "0.7", "--sockets", "30")
+    output = await prove("proofs/soak.py", *short, "--allowed", "inf", "--patience", "4")
+    assert output.splitlines()[-1] == "5 passed, 0 failed", output
+
+
+def test_whose_connection_it_was() -> None:
+    """A failure is a dead worker's only where that one had accepted the connection before it was stopped."""
+    grave = Grave(10.0, Held(frozenset({5}), frozenset({6})), 1, 3.0, 0.1, 0.2, 0.3, [])
+    assert was_accepted(Failure(5, 9.0, 11.0, "reset"), [grave])
+    assert not was_accepted(Failure(6, 9.0, 11.0, "reset"), [grave])
+    assert not was_accepted(Failure(5, 10.5, 11.0, "reset"), [grave])
+    assert not was_accepted(Failure(5, 8.0, 9.0, "reset"), [grave])
+    assert not was_accepted(Failure(5, 9.0, 11.0, "reset"), [])
+
+
+def test_how_sockets_end_in_a_reload() -> None:
+    """Once with 1001, once more from another worker of before; nothing else."""
+    good = End(5, 0.0, 1.0, 1001, "a")
+    assert wrong_ends([[good], [good, good._replace(epoch="b")]], {"a", "b"}) == []
+    assert "0 times" in wrong_ends([[]], {"a"})[0]
+    assert "3 times" in wrong_ends([[good] * 3], {"a"})[0]
+    assert "1006" in wrong_ends([[good._replace(code=1006)]], {"a"})[0]
+    assert "not concern" in wrong_ends([[good._replace(epoch="c")]], {"a"})[0]
+
+
+@pytest.mark.parametrize("leak_mb_h", [0.0, 5.0])
+def test_the_slope_of_memory(leak_mb_h: float) -> None:
+    """A leak shows through noise of which each sample remembers the last, and is in the interval."""
+    dice, noise_mb, values = random.Random(1), 0.0, []
+    times = list(range(1800))
+    for at in times:
+        noise_mb = 0.9 * noise_mb + dice.gauss(0, 0.05)
+        values.append(100 + leak_mb_h * at / 3600 + noise_mb)
+    found = slope(times, values)
+    assert found.low_mb_h < found.mb_h < found.high_mb_h
+    assert found.low_mb_h <= leak_mb_h <= found.high_mb_h
+    assert (found.low_mb_h > 1) == (leak_mb_h > 1)
+    assert 40 < found.independent < 200
+
+
+def test_the_slope_of_too_little() -> None:
+    """Where samples follow each other so closely that they are worth next to nothing, the interval has no ends."""
+    found = slope(range(40), [math.sin(at / 20) for at in range(40)])
+    assert (found.low_mb_h, found.high_mb_h) == (-math.inf, math.inf)
+    straight = slope(range(10), [at / 360 for at in range(10)])
+    assert straight.low_mb_h == straight.high_mb_h == pytest.approx(10.0)
+
+
+async def test_what_clients_see() -> None:
+    """A request that met the end of its kept connection is asked again; the end of a new one is a failure."""
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    served = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer once and close at the second request, as if idle; answer nothing on the third connection."""
+        nonlocal served
+        served += 1
+        with contextlib.suppress(EOFError, ConnectionError):
+            if served != 3:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+                await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        crowd = Crowd([Asker(port, lambda: "/", is_kept=True, pause_s=0.001, fine=(200,))], [])
+        async with asyncio.timeout(10), crowd.working():
+            while not crowd.failures:
+                await asyncio.sleep(0.01)
+    assert crowd.crossed
+    assert "new connection" in crowd.failures[0].what
+
+
+def test_what_crashed(tmp_path: Path) -> None:
+    """A line of a crash, one with a traceback and one that is no JSON are found, as soon as they are whole."""
+    log = tmp_path / "log"
+    log.write_text('{"event":"serving"}\n{"event":"session_crashed"}\nTraceback\n{"event":"x","exception":"y"}')
+    journal = Journal(log)
+    assert len(journal.crashes()) == 2
+    with log.open("a") as file:
+        file.write("\n")
+    assert len(journal.crashes()) == 3
