@@ -175,15 +175,18 @@ def _indicators_body(
 
 
 def _computed(held: Candles, questions: tuple[Question, ...] | None, closed: bool) -> tuple[Candles, Computed]:
-    """The candles to look at, and the answers over them; both remembered with the candles that are held."""
+    """The candles to look at, and the answers over them, which are remembered with the candles that are held.
+
+    Not so the candles: they would hold themselves, and wait for the garbage collector with every refresh.
+    """
     key = (closed, questions)
-    known: tuple[Candles, Computed] | None = held.computed.get(key)
-    if known is None:
-        candles = without_forming(held) if closed else held
+    candles = without_forming(held) if closed else held
+    computed: Computed | None = held.computed.get(key)
+    if computed is None:
         if len(held.computed) >= MEMO_ENTRIES:
             held.computed.clear()
-        known = held.computed[key] = (candles, compute(candles, questions))
-    return known
+        computed = held.computed[key] = compute(candles, questions)
+    return candles, computed
 
 
 def _candle(candles: Candles, index: int) -> dict[str, Any]:

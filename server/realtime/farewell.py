@@ -48,7 +48,7 @@ async def _farewell(ws: web.WebSocketResponse, transport: asyncio.Transport, cod
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End a connection whose reader has stopped, now: else the kernel keeps what it was given, and tries for minutes."""
+    """End a connection whose reader has stopped, now; else the kernel tries for minutes and keeps what it was given."""
     if (sock := transport.get_extra_info("socket")) is not None:
         with contextlib.suppress(OSError):  # the other side was faster
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
