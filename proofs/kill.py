@@ -20,7 +20,7 @@ from proofs.crew import Crew, Held, held, stopped
 from proofs.crowd import LOST, Connection, Crowd, End, Failure, Reader, figures, steady
 from proofs.verdict import Verdict, proved
 from proofs.witnesses import until
-from server.restarts import LONGEST_WAIT_S, YOUNG_S
+from server.processes.restarts import LONGEST_WAIT_S, YOUNG_S
 from server.simulator.child import SimulatorProcess
 
 WORKERS = 2

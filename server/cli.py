@@ -14,14 +14,14 @@ from pathlib import Path
 import msgspec
 
 from . import __version__, telemetry
-from .companion import Companion
 from .configuration import DEFAULT_CONFIG, ConfigurationError, describe, load
 from .errors import TradingKeyRefused
-from .listeners import address_of, bind, bind_each
 from .loops import loop_factory
-from .post import Post
+from .processes.companion import Companion
+from .processes.listeners import address_of, bind, bind_each
+from .processes.post import Post
+from .processes.supervisor import Supervisor
 from .settings import Profile, Settings
-from .supervisor import Supervisor
 
 log = telemetry.get_logger(__name__)
 
@@ -144,7 +144,7 @@ def _supervised(
 def _watcher(watched: Path | None) -> contextlib.AbstractContextManager[object]:
     if watched is None:
         return contextlib.nullcontext()
-    from .watcher import Watcher  # noqa: PLC0415  # what is for development only is loaded there only
+    from .processes.watcher import Watcher  # noqa: PLC0415  # what is for development only is loaded there only
 
     return Watcher(watched)
 

@@ -19,10 +19,10 @@ from .api.keys import CLIENT, FEEDS, LOAD
 from .api.load import Load
 from .api.ws import drain, spread_s
 from .app import create_app
-from .doors import SETTLE_S, Doors
 from .errors import ExchangeError
-from .listeners import address_of, tune
-from .post import Accept, Draining, Order, Post, Rekey, Rekeyed, Release
+from .processes.doors import SETTLE_S, Doors
+from .processes.listeners import address_of, tune
+from .processes.post import Accept, Draining, Order, Post, Rekey, Rekeyed, Release
 from .settings import Secret, Settings
 from .telemetry import get_logger
 

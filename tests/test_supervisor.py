@@ -19,13 +19,13 @@ import pytest
 
 from server.api.load import Load
 from server.api.ws import spread_s
-from server.listeners import bind_each, close_each
-from server.post import Assignment, Post, Release, decode_assignment, encode, encode_assignment
-from server.restarts import MOST_STILLBORN, Backoff, Stillbirths
+from server.processes.listeners import bind_each, close_each
+from server.processes.post import Assignment, Post, Release, decode_assignment, encode, encode_assignment
+from server.processes.restarts import MOST_STILLBORN, Backoff, Stillbirths
+from server.processes.signals import Signals
+from server.processes.supervisor import is_only_another_key, neighbour, with_fixed
 from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings, Settings
-from server.signals import Signals
 from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
-from server.supervisor import is_only_another_key, neighbour, with_fixed
 from tests.conftest import Exchange, closing, receive
 from tests.processes import GatewayProcess, children_of, gone, keys, launch, running, state_of
 

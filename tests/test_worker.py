@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from server.errors import TradingKeyRefused
-from server.listeners import bind
+from server.processes.listeners import bind
 from server.settings import Profile, Secret
 from server.simulator.child import TRADING_KEY, TRADING_SECRET
 from server.worker import serve

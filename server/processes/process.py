@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..settings import Settings
+from ..telemetry import get_logger
 from .post import REPORTS, Assignment, Order, Ready, Rekeyed, encode, encode_assignment
-from .settings import Settings
-from .telemetry import get_logger
 
 log = get_logger(__name__)
 
-RUN = Path(__file__).resolve().parents[1] / "run.py"
+RUN = Path(__file__).resolve().parents[2] / "run.py"
 READY_S = 60.0
 """The longest start, also on a machine that starts many at once."""
 ASSIGN_S = 5.0

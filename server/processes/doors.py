@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from .telemetry import get_logger
+from ..telemetry import get_logger
 
 log = get_logger(__name__)
 

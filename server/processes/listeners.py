@@ -5,7 +5,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from .settings import Settings
+from ..settings import Settings
 
 SPREADS = hasattr(socket, "SO_REUSEPORT") and sys.platform == "linux"
 """Whether the kernel spreads connections among sockets of one address; elsewhere one may get them all."""

@@ -13,15 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 import msgspec
 
-from .configuration import ConfigurationError
+from ..configuration import ConfigurationError
+from ..settings import Settings
+from ..telemetry import get_logger
 from .listeners import end_each
 from .post import Accept, Release
 from .process import READY_S, Phase, Process
 from .restarts import Stillbirths
-from .settings import Settings
 from .signals import Signals
 from .slot import Roll, Slot, leave
-from .telemetry import get_logger
 
 log = get_logger(__name__)
 

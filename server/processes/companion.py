@@ -6,9 +6,9 @@ from typing import Self
 
 import msgspec
 
-from .settings import BybitSettings, Secret, Settings
-from .simulator.child import API_KEY, API_SECRET, SimulatorProcess
-from .telemetry import get_logger
+from ..settings import BybitSettings, Secret, Settings
+from ..simulator.child import API_KEY, API_SECRET, SimulatorProcess
+from ..telemetry import get_logger
 
 log = get_logger(__name__)
 

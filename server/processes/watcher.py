@@ -10,11 +10,11 @@ from typing import Self
 
 import watchfiles
 
-from .telemetry import get_logger
+from ..telemetry import get_logger
 
 log = get_logger(__name__)
 
-SERVER = Path(__file__).resolve().parent
+SERVER = Path(__file__).resolve().parents[1]
 DEBOUNCE_MS = 400
 """The longest time over which changes are taken together."""
 

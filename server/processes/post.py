@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from msgspec import Struct
 
-from .settings import Secret, Settings
+from ..settings import Secret, Settings
 
 ASSIGNMENT_BYTES = 64 * 1024 * 1024
 

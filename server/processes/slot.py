@@ -3,11 +3,11 @@
 import signal
 from collections.abc import Callable, Sequence
 
+from ..settings import Settings
+from ..telemetry import get_logger
 from .post import Rekey
 from .process import Process
 from .restarts import Backoff
-from .settings import Settings
-from .telemetry import get_logger
 
 log = get_logger(__name__)
 
