@@ -21,6 +21,8 @@ Fetch = Callable[[frozenset[Topic]], Awaitable[dict[Topic, Reading[Any]]]]
 
 BACKOFF_FIRST_S = 0.25
 BACKOFF_LAST_S = 3.0
+AHEAD = 0.6
+"""Of the age that is allowed: a reading older than this is made anew before it is too old."""
 IDLE_S = 75.0
 SWEEP_S = 15.0
 LATE_S = 2.5
@@ -271,10 +273,13 @@ class Feeds:
         """What is known of `topic`, no older than `max_age_s` if that can be had without a wait that helps nobody.
 
         Nothing in hand: waits for the flight up to `timeout_s`, and raises its GatewayError. Something in hand: waits
-        until the flight is `patience_s` old; not at all where the last refresh failed. Cancelling is safe.
+        until the flight is `patience_s` old; not at all where the last refresh failed. What will be too old soon is
+        answered at once, and made younger behind: whoever asks all the time never waits. Cancelling is safe.
         """
         feed = self.feed(topic)
-        if feed.peek(max_age_s) is not None:
+        if (reading := feed.peek(max_age_s)) is not None:
+            if reading.age_s(self._clock()) > max_age_s * AHEAD:
+                feed.refresh()
             return feed.part
         had_failed = feed.error is not None
         flight = feed.refresh()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from server.errors import ExchangeTimeout, ExchangeUnreachable, GatewayError, InternalError, Overloaded
-from server.market.feeds import BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, LAG_MS, LATE_S, MAX_FLIGHTS, Feeds, newest
+from server.market.feeds import AHEAD, BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, LAG_MS, LATE_S, MAX_FLIGHTS, Feeds, newest
 from server.models import Kind, Position, PositionRow, Reading, Source, Topic
 
 PRICE = Topic(Kind.TICKER, "BTCUSDT")
@@ -78,13 +78,26 @@ async def settled(feeds: Feeds, topic: Topic = PRICE) -> None:
 
 
 async def test_young_reading_is_not_asked_for_again(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
-    """A reading serves everybody until it is older than asked for."""
+    """A reading serves everybody while it is young."""
     assert await ask(feeds) == 1
-    clock.now += 1.0
+    clock.now += AHEAD - 0.1
     assert await ask(feeds) == 1
-    clock.now += 0.01
+    assert feeds.feed(PRICE).flight is None
+    clock.now += 0.6
     assert await ask(feeds) == 2
     assert upstream.asked == [frozenset({PRICE})] * 2
+
+
+async def test_what_is_too_old_soon_is_made_anew_behind(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
+    """Whoever asks all the time never waits: the old value is answered at once while its successor is on its way."""
+    assert await ask(feeds) == 1
+    upstream.gate.clear()
+    clock.now += AHEAD + 0.1
+    assert await ask(feeds) == await ask(feeds) == 1
+    upstream.gate.set()
+    await settled(feeds)
+    assert await ask(feeds) == 2
+    assert len(upstream.asked) == 2
 
 
 async def test_age_counts_from_asking(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
