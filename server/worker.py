@@ -127,8 +127,8 @@ class Obedience(NamedTuple):
                 self.doors.open(listener)
             case Release(listener):
                 self.doors.leave(listener)
-            case Rekey(api_key, api_secret):
-                return Rekeyed(await self._rekey(api_key, api_secret))
+            case Rekey(number, api_key, api_secret):
+                return Rekeyed(number, await self._rekey(api_key, api_secret))
         return None
 
     async def _rekey(self, api_key: Secret, api_secret: Secret) -> bool:

@@ -20,9 +20,19 @@ import pytest
 from server.api.load import Load
 from server.api.ws import spread_s
 from server.processes.listeners import bind_each, close_each
-from server.processes.post import Assignment, Post, Release, decode_assignment, encode, encode_assignment
+from server.processes.post import (
+    Assignment,
+    Post,
+    Rekey,
+    Rekeyed,
+    Release,
+    decode_assignment,
+    encode,
+    encode_assignment,
+)
 from server.processes.restarts import MOST_STILLBORN, Backoff, Stillbirths
 from server.processes.signals import Signals
+from server.processes.slot import Slot
 from server.processes.supervisor import is_only_another_key, neighbour, with_fixed
 from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings, Settings
 from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
@@ -506,6 +516,34 @@ def test_what_is_only_another_key() -> None:
     assert not is_only_another_key([settings(None)], settings("b"))
     assert not is_only_another_key([settings("a")], settings(None))
     assert not is_only_another_key([settings("a")], settings("b", ban_s=1.0))
+
+
+def test_a_report_of_a_former_key_is_past() -> None:
+    """Where one order follows another, only what is said of the last one counts."""
+
+    class Worker:
+        key_report: Rekeyed | None = None
+
+        def order(self, order: Rekey) -> None:
+            orders.append(order)
+
+    def settings(key: str) -> Settings:
+        return Settings(bybit=BybitSettings(api_key=Secret(key), api_secret=Secret("s")))
+
+    orders: list[Rekey] = []
+    slot = Slot(0, settings("a"))
+    slot.current = worker = Worker()  # type: ignore[assignment]
+    for key in ("b", "c"):
+        slot.rekey(settings(key))
+    for order, is_taken in zip(orders, (True, False), strict=True):
+        worker.key_report = Rekeyed(order.number, is_taken)
+        slot.heed_key_report()
+        assert slot.settings == settings("a")
+    assert slot.rekeyed is None
+    slot.rekey(settings("d"))
+    worker.key_report = Rekeyed(orders[-1].number, True)
+    slot.heed_key_report()
+    assert slot.settings == settings("d")
 
 
 def test_an_assignment_carries_secrets_and_nothing_else_does() -> None:

@@ -45,6 +45,7 @@ class Release(Struct, frozen=True, tag=True):
 class Rekey(Struct, frozen=True, tag=True):
     """An order: use this key from now on. Sockets and all else stay as they are."""
 
+    number: int
     api_key: Secret
     api_secret: Secret
 
@@ -58,8 +59,9 @@ class Draining(Struct, frozen=True, tag=True):
 
 
 class Rekeyed(Struct, frozen=True, tag=True):
-    """A report: it uses the key of the last Rekey, or goes on with the one before."""
+    """A report: it uses the key of the Rekey with that number, or goes on with the one before."""
 
+    number: int
     is_taken: bool
 
 

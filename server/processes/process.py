@@ -34,7 +34,7 @@ class Process:
 
     Invariant: it never outlives its channel by long, since it drains once that ends. `deadline` is when it will have
     taken too long for what it is at, on the monotonic clock; None while it serves. `is_mute`: it reports no more.
-    `key_report`: whether it has taken the key that it was ordered to use; None while it has not said so.
+    `key_report` is what it said last of a key that it was ordered to use.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Process:
         self.started_at = time.monotonic()
         self.deadline: float | None = self.started_at + ready_s
         self.is_mute = self.is_leaving = False
-        self.key_report: bool | None = None
+        self.key_report: Rekeyed | None = None
         self._unread = b""
         self.channel, theirs = socket.socketpair()
         with theirs:
@@ -103,7 +103,7 @@ class Process:
 
     def _take(self, report: object) -> None:
         if isinstance(report, Rekeyed):
-            self.key_report = report.is_taken
+            self.key_report = report
         elif not isinstance(report, Ready):
             self.phase = Phase.DRAINING
         elif self.phase is Phase.STARTING:

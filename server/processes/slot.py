@@ -32,6 +32,7 @@ class Slot:
         self.backoff = Backoff()
         self.start_at: float | None = 0.0
         self.rekeyed: Settings | None = None
+        self._orders = 0
 
     @property
     def is_serving(self) -> bool:
@@ -48,14 +49,16 @@ class Slot:
         assert self.current is not None
         assert key is not None
         assert secret is not None
-        self.rekeyed, self.current.key_report = settings, None
-        self.current.order(Rekey(key, secret))
+        self.rekeyed = settings
+        self._orders += 1
+        self.current.order(Rekey(self._orders, key, secret))
 
     def heed_key_report(self) -> None:
-        """Take the settings with the new key for its own, if the worker in it has."""
-        if self.rekeyed is None or self.current is None or self.current.key_report is None:
+        """Take the settings with the new key for its own, if the worker in it has; what it says of others is past."""
+        report = None if self.current is None else self.current.key_report
+        if self.rekeyed is None or report is None or report.number != self._orders:
             return
-        if self.current.key_report:
+        if report.is_taken:
             self.settings = self.rekeyed
         self.rekeyed = None
 
@@ -71,7 +74,7 @@ class Slot:
     def forget(self, process: Process) -> None:
         """Take out one that has ended."""
         if process is self.current:
-            self.current = None
+            self.current = self.rekeyed = None
         elif process is self.successor:
             self.successor = None
         else:
