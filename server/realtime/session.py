@@ -211,8 +211,6 @@ class Session:
         allowance, looked_at = float(per_s), self._clock()
         async for message in self.ws:
             now, self._has_answered = self._clock(), True
-            if message.type is WSMsgType.PONG:
-                continue
             allowance, looked_at = min(per_s, allowance + (now - looked_at) * per_s), now
             if allowance < 1:
                 self.end(MessageFlood(f"at most {per_s} messages a second are allowed"))
@@ -225,7 +223,7 @@ class Session:
     def _heed(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
             self.outbox.control(pong_frame(message.data))
-        else:
+        elif message.type is not WSMsgType.PONG:
             self._answer(message.data if message.type is WSMsgType.TEXT else "")
 
     def _answer(self, text: str) -> None:

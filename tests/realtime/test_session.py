@@ -23,6 +23,7 @@ from .sockets import (
     BINARY,
     CLOSE,
     PING,
+    PONG,
     TEXT,
     RawSocket,
     collect,
@@ -691,6 +692,18 @@ async def test_a_stalled_reader_does_not_outlive_its_own_mistake(start_gateway: 
         await client.send(TEXT, b"x" * 1000)
         await eventually(lambda: line.session.ws.closed)
         await settled(gateway, timeout_s=6)
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+async def test_control_frames_are_messages_too(start_gateway: StartGateway, opcode: int) -> None:
+    """A flood of pings or pongs ends the socket like one of any messages."""
+    gateway = await start_gateway(websocket={"messages_per_s": 5})
+    async with raw(gateway, f"{BTC}?interval=60") as client:
+        await client.message()
+        for _ in range(10):
+            await client.send(opcode, b"x")
+        assert await client.close_code() == 1008
+    await settled(gateway)
 
 
 @pytest.mark.usefixtures("short_farewell")
