@@ -21,6 +21,7 @@ from proofs.catalogue import FAULTS
 from proofs.proxy import ENDPOINTS, Fault, Proxy
 from proofs.verdict import LOAD, Verdict, proved
 from proofs.witnesses import PART_OF, PARTS, Truth, Witness, Witnesses, until
+from server.bybit.client import THREADS as POOLS
 from server.simulator.child import API_KEY, API_SECRET, SimulatorProcess
 
 HERE = Path(__file__).parent
@@ -39,8 +40,8 @@ SETTINGS = {
 NAMED_S = CALL_TIMEOUT_S + 2.0
 RECOVERED_S = 5.0
 CALM_S = 30.0
-THREADS = 40
-"""What the pools may hold (17), the loop, the logs, and room for the process's own."""
+THREADS = sum(POOLS.values()) + 6
+"""What the pools may hold, the loop, the logs, and what the process starts for itself."""
 GROWTH_KB = 96 * 1024
 """How much memory may be kept over what the first faults left: the largest answer that is read, a few times."""
 CACHED = ("/price/BTCUSDT?max_age_ms=600000", "/balance?max_age_ms=600000")

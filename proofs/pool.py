@@ -22,6 +22,7 @@ from benchmarks.processes import Gateway, Requests, Sockets, Trouble, asked, bui
 from benchmarks.windows import Exchange
 from proofs.gauges import threads
 from proofs.verdict import LOAD, Verdict, proved
+from server.bybit.client import THREADS as POOLS
 from server.simulator.child import SimulatorProcess
 
 COINS = ("BTC", "ETH", "SOL", "XRP", "DOGE", "ADA", "BNB", "LTC", "AVAX", "DOT")
@@ -33,7 +34,8 @@ CACHED = ("/price/BTCUSDT?max_age_ms=600000", "/balance?max_age_ms=600000")
 RATE = 100
 CALL_TIMEOUT_S = 5.0
 SLACK_S = 1.0
-THREADS = 40
+THREADS = sum(POOLS.values()) + 6
+"""What the pools may hold, the loop, the logs, and what the process starts for itself."""
 LEAVE_S = 10.0
 POLITE = 20
 """Sockets whose close codes are looked at."""
