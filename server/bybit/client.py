@@ -156,8 +156,10 @@ class BybitClient:
 
     async def server_time_ms(self) -> int:
         """The exchange's clock."""
-        page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
-        return int(page.value)
+        return int((await self._time()).value)
+
+    async def _time(self) -> Page:
+        return await self._call("time", self._http.get_server_time, parsing.parse_server_time)
 
     async def key(self) -> Reading[KeyInfo]:
         """What the key may do, asked for now. Raises ExchangeError."""
@@ -170,11 +172,13 @@ class BybitClient:
         """
         http, asked_at, timeout_s = self._session(api_key, api_secret), self._clock(), self._settings.call_timeout_s
         http.offset_ms = self._http.offset_ms
-        self._keys = (api_key, api_secret, *self._keys)[:4]  # also in what is said of the one before
+        in_use = self._keys[:2]
+        self._keys = (*in_use, api_key, api_secret)  # masked in what is said, whichever of them it is about
         page = await self.guards.pools["key"].run(
             lambda: self._ask("key", http.get_api_key_information, parsing.parse_key, {}), timeout_s=timeout_s
         )
         self.credentials.replace(Reading(page.value, asked_at, self._clock(), page.time_ms))
+        self._keys = (api_key, api_secret, *in_use)
         former, self._http = self._http, http
         former.client.close()
         self.guards.breakers.mend_account(self._clock())
@@ -339,7 +343,7 @@ class BybitClient:
 
     async def _measure_clock(self) -> None:
         try:
-            page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
+            page = await self._time()
         except ExchangeError:
             return  # logged by the call; who waits for it sees that nothing has changed
         if page.offset is not None:
@@ -347,7 +351,7 @@ class BybitClient:
 
     async def _correct_clock(self) -> None:
         """Measure the exchange's clock against ours, and sign with its time from now on. Raises ExchangeError."""
-        page = await self._call("time", self._http.get_server_time, parsing.parse_server_time)
+        page = await self._time()
         if page.offset is not None:
             self._exchange_clock.set(page.offset)
             self._http.offset_ms = round(page.offset.ms)

@@ -131,6 +131,7 @@ class Credentials:
         return {
             "read_only": info.is_read_only,
             "permissions": info.permissions,
+            "address_bound": info.is_address_bound,
             "expires_at_ms": info.expires_at_ms,
             "days_left": self.days_left,
             "checked_s": round(self.reading.age_s(self._clock()), 1),

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Sequence
 
 from aiohttp import web
@@ -17,6 +18,8 @@ BATCH = 64
 """Connections accepted in one turn of the loop."""
 LOOK_S = 0.05
 """How often it is looked whether there is room again."""
+TOLD_S = 5.0
+"""How often it is logged that there is none."""
 KEPT_DESCRIPTORS = 100
 """Kept from all connections together: a call to the exchange needs two."""
 
@@ -41,6 +44,7 @@ class Doors:
         self._settling: set[asyncio.Task[object]] = set()
         self._limit = float("inf") if descriptors is None else descriptors - min(KEPT_DESCRIPTORS, descriptors // 2)
         self._pause: asyncio.TimerHandle | None = None
+        self._told_at = float("-inf")
 
     def open(self, index: int) -> None:
         """Accept on that listening socket, if that is not so already."""
@@ -112,7 +116,10 @@ class Doors:
             log.warning("connection_not_set_up", detail=str(error))
 
     def _close_for_now(self, detail: str) -> None:
-        log.warning("descriptors_short", detail=detail)
+        now = time.monotonic()
+        if now - self._told_at > TOLD_S:
+            log.warning("descriptors_short", detail=detail)
+            self._told_at = now
         for door in self._open.values():
             self._ignore(door)
         self._pause = asyncio.get_running_loop().call_later(LOOK_S, self._reopen)

@@ -1040,3 +1040,15 @@ async def test_another_key_that_is_not_taken(exchange: Exchange, connect: Connec
     with pytest.raises(CredentialsRefused):
         await client.rekey(*map(Secret, pair))
     assert (await read(client, WALLET)).value.equity
+
+
+async def test_every_key_is_masked(exchange: Exchange, connect: Connect) -> None:
+    """However many keys were not taken, the one in use is not shown where the exchange repeats it; nor is the last."""
+    client = connect(exchange.url, **SIMULATED)
+    for name in ("first-nobodys", "second-nobodys", "third-nobodys"):
+        with pytest.raises(CredentialsRefused):
+            await client.rekey(Secret(name), Secret("nobodys-secret"))
+    await exchange.fault("wallet", ret_code=10001, ret_msg=f"you are {API_KEY} or third-nobodys")
+    with capture_logs() as logs, pytest.raises(CallRefused):
+        await read(client, WALLET)
+    assert [line["said"] for line in logs if line["endpoint"] == "wallet"] == ["you are *** or ***"]

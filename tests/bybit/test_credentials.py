@@ -221,6 +221,7 @@ async def test_days_pass_between_checks() -> None:
     assert credentials.describe() == {
         "read_only": True,
         "permissions": (),
+        "address_bound": False,
         "expires_at_ms": NOW_MS + 20 * DAY_MS,
         "days_left": 16,
         "checked_s": 3.5 * DAY_MS / 1000,
