@@ -38,7 +38,7 @@ async def test_a_good_key(start_gateway: StartGateway, exchange: Exchange) -> No
             "Options:OptionsTrade",
             "Spot:SpotTrade",
         ],
-        "address_bound": False,
+        "address_bound": True,
         "expires_at_ms": EXPIRES_MS,
         "days_left": 20,
         "problem": None,
