@@ -10,7 +10,7 @@ from aiojobs.aiohttp import spawn
 
 from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated, UnknownSymbol
 from ..market.symbols import check_form
-from ..realtime.farewell import CLOSE_CODE, CLOSE_S, farewell
+from ..realtime.farewell import CLOSE_CODE, CLOSE_S, Socket, farewell
 from ..realtime.frames import message_frame, pong_frame
 from ..realtime.session import Session, parse_message
 from ..telemetry import get_logger
@@ -52,9 +52,9 @@ async def positions(request: web.Request) -> web.StreamResponse:
     return ws
 
 
-async def _upgraded(request: web.Request) -> web.WebSocketResponse:
+async def _upgraded(request: web.Request) -> Socket:
     settings = request.app[SETTINGS].websocket
-    ws = web.WebSocketResponse(
+    ws = Socket(
         timeout=CLOSE_S,
         autoping=False,  # pings and pongs are the session's: see realtime/pulse.py
         max_msg_size=settings.message_bytes + 1,  # the length that aiohttp refuses, not the longest it takes
@@ -69,7 +69,7 @@ async def _upgraded(request: web.Request) -> web.WebSocketResponse:
     return ws
 
 
-async def _authenticated(request: web.Request, ws: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Transport) -> None:
     """Return once the socket has shown a token, by header or first message. Raises Unauthenticated."""
     access = request.app[ACCESS]
     if access.is_open or (token := bearer(request)) is not None:
@@ -88,7 +88,7 @@ async def _authenticated(request: web.Request, ws: web.WebSocketResponse, transp
     return None
 
 
-async def _first_message(ws: web.WebSocketResponse, transport: asyncio.Transport) -> WSMessage:
+async def _first_message(ws: Socket, transport: asyncio.Transport) -> WSMessage:
     """The first message that is no protocol ping or pong; the pings before it are answered."""
     while True:
         message = await ws.receive()
@@ -111,7 +111,7 @@ def _admit_first(admit: Callable[[str], None], message: WSMessage) -> int | str 
     return request.id
 
 
-def _session(request: web.Request, ws: web.WebSocketResponse, transport: asyncio.Transport) -> Session:
+def _session(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Session:
     """The session that the request's parameters describe. Raises InvalidRequest or UnknownSymbol."""
     app = request.app
     settings, freshness = app[SETTINGS].websocket, app[SETTINGS].freshness
@@ -160,7 +160,7 @@ async def _run(session: Session) -> None:
         session.end(InternalError("a bug of the gateway"))
 
 
-def _log_end(request: web.Request, ws: web.WebSocketResponse, session: Session | None, duration_s: float) -> None:
+def _log_end(request: web.Request, ws: Socket, session: Session | None, duration_s: float) -> None:
     code = ws.get(CLOSE_CODE, ws.close_code)
     log.info(
         "connection_ended",

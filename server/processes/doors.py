@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
+from ..loops import connect_accepted
 from ..telemetry import get_logger
 
 log = get_logger(__name__)
@@ -105,8 +106,7 @@ class Doors:
         server = self._runner.server
         assert server is not None, "the runner is set up before any door is opened"
         connection.setblocking(False)
-        setting_up = asyncio.get_running_loop().connect_accepted_socket(server, connection)
-        task: asyncio.Task[object] = asyncio.ensure_future(setting_up)
+        task: asyncio.Task[object] = asyncio.ensure_future(connect_accepted(server, connection))
         self._settling.add(task)
         task.add_done_callback(self._settled)
 

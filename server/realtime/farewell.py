@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
 from aiohttp import WSCloseCode, web
 
@@ -18,6 +19,21 @@ FLUSH_LOOK_S = 0.02
 FAREWELL = web.ResponseKey("FAREWELL", asyncio.Task[None])
 CLOSE_CODE = web.ResponseKey("CLOSE_CODE", int)
 """What a socket was closed with by us; absent where the client went first."""
+
+
+def _nothing() -> None:
+    """Nobody has to know."""
+
+
+class Socket(web.WebSocketResponse):
+    """aiohttp's WebSocket, which calls `before_close` before its close frame goes out, whoever wants that: we or it."""
+
+    before_close: Callable[[], None] = staticmethod(_nothing)
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        """As in aiohttp."""
+        self.before_close()
+        return await super().close(code=code, message=message, drain=drain)
 
 
 def farewell(ws: web.WebSocketResponse, transport: asyncio.Transport, error: GatewayError) -> "asyncio.Task[None]":

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from operator import methodcaller
+from typing import TypeVar
 
 from aiojobs import Scheduler
 
@@ -11,11 +12,14 @@ from ..errors import GatewayError, InternalError
 from ..models import Kind, Topic
 from ..telemetry import get_logger
 from .frames import Frame
+from .outbox import Outbox
 from .pulse import Pulse
 from .session import Session
 from .snapshots import PARTS, Snapshots
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 SLICE = 50
 """Sockets served before the loop has its turn: what keeps REST fast while thousands are written to."""
@@ -46,8 +50,10 @@ class Hub:
         self._live_poll_s = live_poll_s
         self._ask_wait_s = min(live_poll_s, ASK_WAIT_S)
         self._clock = clock
-        self._sessions: dict[str, set[Session]] = {}
-        self._live: dict[str, set[Session]] = {}
+        # Dictionaries keep the order of arrival, which is that of memory, more or less: sets would scatter.
+        self._sessions: dict[str, dict[Session, Outbox]] = {}
+        self._live: dict[str, dict[Session, Outbox]] = {}
+        self._told: set[str] = set()
         self._asked: set[str] = set()
         self._troubled: set[Topic] = set()
         self._news: dict[Topic, None] = {}
@@ -70,7 +76,7 @@ class Hub:
 
     def join(self, session: Session) -> None:
         """Count `session` among those that watch its symbol."""
-        self._sessions.setdefault(session.symbol, set()).add(session)
+        self._sessions.setdefault(session.symbol, {})[session] = session.outbox
         self._pulse.join(session)
 
     def leave(self, session: Session) -> None:
@@ -78,10 +84,11 @@ class Hub:
         self._pulse.leave(session)
         for registry in (self._sessions, self._live):
             if (sessions := registry.get(session.symbol)) is not None:
-                sessions.discard(session)
+                sessions.pop(session, None)
                 if not sessions:
                     del registry[session.symbol]
         if session.symbol not in self._sessions:
+            self._told.discard(session.symbol)
             self._snapshots.forget(session.symbol)
             topics = self._snapshots.topics(session.symbol)
             self._troubled.difference_update(topic for topic in topics if not self._is_watched(topic))
@@ -89,7 +96,7 @@ class Hub:
     async def go_live(self, session: Session) -> None:
         """Show each new frame of the session's symbol to it from now on."""
         assert self._scheduler is not None, "the hub is started before any session"
-        self._live.setdefault(session.symbol, set()).add(session)
+        self._live.setdefault(session.symbol, {})[session] = session.outbox
         if session.symbol not in self._asked:
             self._asked.add(session.symbol)
             await self._scheduler.spawn(self._ask(session.symbol), name=f"asker {session.symbol}")
@@ -132,11 +139,17 @@ class Hub:
         latest_s = LIVE_SNAPSHOT_S - self._live_poll_s - self._ask_wait_s
         if shown is not None and not is_news(shown, frame) and frame.encoded_at - shown.encoded_at < latest_s:
             return shown
-        await in_slices(self._live.get(symbol, ()), methodcaller("show", frame))
+        live = self._live.get(symbol, {})
+        if frame.stale or symbol in self._told:
+            self._told.discard(symbol)  # whoever is told now that something is stale puts it back
+            await in_slices(live, methodcaller("show", frame))
+        else:
+            await deliver(frame, live.values())
         return frame
 
     def note_trouble(self, symbol: str, stale: tuple[str, ...]) -> None:
         """A session was told that these parts are stale: it is woken when a good reading of one arrives."""
+        self._told.add(symbol)
         named = zip(PARTS, self._snapshots.topics(symbol), strict=True)
         self._troubled.update(topic for name, topic in named if name in stale and self._is_watched(topic))
 
@@ -172,9 +185,19 @@ def is_news(shown: Frame, frame: Frame) -> bool:
     return any(a is not b and (a is None or b is None or a.value != b.value) for a, b in pairs)
 
 
-async def in_slices(sessions: Iterable[Session], act: Callable[[Session], None]) -> None:
-    """`act` on each of `sessions` as they are now, giving the loop its turn between slices."""
-    for number, session in enumerate(list(sessions), 1):
-        act(session)
+async def deliver(frame: Frame, outboxes: Iterable[Outbox]) -> None:
+    """Offer `frame` to each of `outboxes` as they are now, in slices: a loop of its own, for this is the hot path."""
+    every = list(outboxes)
+    for start in range(0, len(every), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        for outbox in every[start : start + SLICE]:
+            outbox.offer(frame)
+
+
+async def in_slices(every: Iterable[T], act: Callable[[T], None]) -> None:
+    """`act` on each of them as they are now, giving the loop its turn between slices."""
+    for number, one in enumerate(list(every), 1):
+        act(one)
         if number % SLICE == 0:
             await asyncio.sleep(0)

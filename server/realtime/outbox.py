@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from aiohttp import web
-
+from ..settings import WebSocketSettings
+from .farewell import Socket
 from .frames import Frame
 
 DRAIN_LOOK_S = 0.05
@@ -21,24 +21,36 @@ class Outbox:
     aiohttp's own frames (ping, pong, close) are whole too, so nothing interleaves; after a close frame nothing follows.
     """
 
+    # Slots lie in one piece of memory: while thousands are written to, what is spread is fetched anew each time.
+    __slots__ = (
+        "_clock",
+        "_is_shut",
+        "_look",
+        "_look_s",
+        "_pending",
+        "_settings",
+        "_slow_since",
+        "_too_slow",
+        "_transport",
+        "frames_conflated",
+        "frames_sent",
+        "last_sequence",
+        "sent_at",
+    )
+
     def __init__(
         self,
-        ws: web.WebSocketResponse,
+        ws: Socket,
         transport: asyncio.Transport,
         *,
-        high_water_bytes: int,
-        slow_limit_bytes: int,
-        slow_limit_s: float,
+        settings: WebSocketSettings,
         too_slow: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ws = ws
+        ws.before_close = self.shut
+        self._is_shut = False
         self._transport = transport
-        self._put, self._queued = transport.write, transport.get_write_buffer_size
-        self._is_closing = transport.is_closing
-        self._high_water_bytes = high_water_bytes
-        self._slow_limit_bytes = slow_limit_bytes
-        self._slow_limit_s = slow_limit_s
+        self._settings = settings
         self._too_slow = too_slow
         self._clock = clock
         self._pending: Frame | None = None
@@ -53,16 +65,25 @@ class Outbox:
     @property
     def is_open(self) -> bool:
         """Whether a frame can still be written."""
-        return not (self._ws.closed or self._transport.is_closing())
+        return not (self._is_shut or self._transport.is_closing())
+
+    def shut(self) -> None:
+        """Write nothing any more: the close frame goes out."""
+        self._is_shut = True
 
     def offer(self, frame: Frame) -> None:
         """Write a snapshot, or keep it as the newest for when the reader catches up. Never twice, never backwards."""
-        if self._pending is None and frame.sequence > self.last_sequence and self._queued() <= self._high_water_bytes:
+        transport = self._transport
+        if (
+            self._pending is None
+            and frame.sequence > self.last_sequence
+            and transport.get_write_buffer_size() <= self._settings.high_water_bytes
+        ):
             # The common case, for each of thousands of sockets.
-            if not (self._ws.closed or self._is_closing()):
+            if not (self._is_shut or transport.is_closing()):
                 self.last_sequence = frame.sequence
                 self._slow_since = None
-                self._put(frame.data)
+                transport.write(frame.data)
                 self.sent_at = frame.encoded_at
                 self.frames_sent += 1
             return
@@ -109,12 +130,12 @@ class Outbox:
     def _is_low(self) -> bool:
         """Whether the reader keeps up; where it does not, looks again soon, until it does or is too slow."""
         queued = self._transport.get_write_buffer_size()
-        if queued <= self._high_water_bytes:
+        if queued <= self._settings.high_water_bytes:
             self._slow_since, self._look_s = None, DRAIN_LOOK_S
             return True
         now = self._clock()
         self._slow_since = self._slow_since if self._slow_since is not None else now
-        if queued > self._slow_limit_bytes or now - self._slow_since > self._slow_limit_s:
+        if queued > self._settings.slow_limit_bytes or now - self._slow_since > self._settings.slow_limit_s:
             self._too_slow()
         elif self._look is None:
             self._look = asyncio.get_running_loop().call_later(self._look_s, self._look_again)

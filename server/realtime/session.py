@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMessage, WSMsgType
 
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
-from .farewell import CLOSE_S, FAREWELL, farewell, let_go, reset
+from .farewell import CLOSE_S, FAREWELL, Socket, farewell, let_go, reset
 from .frames import PING_FRAME, ErrorMessage, Frame, HeartbeatMessage, message_frame, pong_frame
 from .outbox import Outbox
 from .snapshots import Snapshots
@@ -53,7 +53,7 @@ class Session:
 
     def __init__(
         self,
-        ws: web.WebSocketResponse,
+        ws: Socket,
         transport: asyncio.Transport,
         *,
         symbol: str,
@@ -86,9 +86,7 @@ class Session:
         self.outbox = Outbox(
             ws,
             transport,
-            high_water_bytes=settings.high_water_bytes,
-            slow_limit_bytes=settings.slow_limit_bytes,
-            slow_limit_s=settings.slow_limit_s,
+            settings=settings,
             too_slow=self._give_up,
             clock=clock,
         )

@@ -10,16 +10,18 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from server.realtime.farewell import Socket
 from server.realtime.frames import Frame, text_frame
 from server.realtime.outbox import DRAIN_LOOK_S, Outbox
+from server.settings import WebSocketSettings
 
-from .sockets import SMALL_BUFFER_BYTES, TEXT, RawSocket, eventually
+from .sockets import CLOSE, SMALL_BUFFER_BYTES, TEXT, RawSocket, eventually
 
 
 class Line:
     """The server's end of one socket, and the client's."""
 
-    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport, client: RawSocket) -> None:
+    def __init__(self, ws: Socket, transport: asyncio.Transport, client: RawSocket) -> None:
         self.ws, self.transport, self.client = ws, transport, client
         self.now = 0.0
         self.gave_up = 0
@@ -27,7 +29,8 @@ class Line:
     def outbox(self, **options: Any) -> Outbox:
         """An outbox on this line, by a clock that a test moves."""
         limits = {"high_water_bytes": 4096, "slow_limit_bytes": 1 << 20, "slow_limit_s": 5.0}
-        return Outbox(self.ws, self.transport, too_slow=self.give_up, clock=lambda: self.now, **(limits | options))
+        settings = WebSocketSettings(**(limits | options))
+        return Outbox(self.ws, self.transport, settings=settings, too_slow=self.give_up, clock=lambda: self.now)
 
     def give_up(self) -> None:
         self.gave_up += 1
@@ -47,11 +50,11 @@ Connect = Callable[[], Awaitable[Line]]
 @pytest.fixture
 async def connect(aiohttp_client: Any) -> AsyncIterator[Connect]:
     """Connect a raw client to a handler that does nothing but receive; little is buffered by the kernel."""
-    lines: asyncio.Queue[tuple[web.WebSocketResponse, asyncio.Transport]] = asyncio.Queue()
+    lines: asyncio.Queue[tuple[Socket, asyncio.Transport]] = asyncio.Queue()
     clients: list[RawSocket] = []
 
     async def handler(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(compress=False, timeout=0.2)
+        ws = Socket(compress=False, timeout=0.2)
         await ws.prepare(request)
         assert isinstance(request.transport, asyncio.Transport)
         line = request.transport.get_extra_info("socket")
@@ -233,22 +236,33 @@ async def test_closing_forgets_what_was_kept(connect: Connect) -> None:
         await line.client.frame(timeout_s=3 * DRAIN_LOOK_S)
 
 
+async def test_nothing_follows_the_close_frame(connect: Connect) -> None:
+    """Once aiohttp closes, of itself or because we want it, the outbox is shut, though the transport is still open."""
+    line = await connect()
+    outbox = line.outbox()
+    closing = asyncio.create_task(line.ws.close(drain=False))
+    await asyncio.sleep(0)
+    assert not line.transport.is_closing()
+    outbox.offer(frame(1))
+    assert not outbox.send(text_frame(b"status"))
+    assert not outbox.control(text_frame(b"ping"))
+    async with asyncio.timeout(5):
+        assert (await line.client.frame())[0] == CLOSE
+        with contextlib.suppress(EOFError, ConnectionError):
+            assert not await line.client.frame()
+    await closing
+
+
 async def test_frames_of_any_size_reach_aiohttp(aiohttp_client: Any) -> None:
     """A real client reads a burst of large and small frames as they were."""
     sizes = [1, 125, 126, 65_535, 65_536, 300_000, 5]
 
-    async def handler(request: web.Request) -> web.WebSocketResponse:
-        ws = web.WebSocketResponse(compress=False)
+    async def handler(request: web.Request) -> Socket:
+        ws = Socket(compress=False)
         await ws.prepare(request)
         assert isinstance(request.transport, asyncio.Transport)
-        outbox = Outbox(
-            ws,
-            request.transport,
-            high_water_bytes=1 << 20,
-            slow_limit_bytes=1 << 22,
-            slow_limit_s=5.0,
-            too_slow=lambda: None,
-        )
+        settings = WebSocketSettings(high_water_bytes=1 << 20, slow_limit_bytes=1 << 22)
+        outbox = Outbox(ws, request.transport, settings=settings, too_slow=lambda: None)
         for number, size in enumerate(sizes, 1):
             outbox.offer(frame(number, size))
         await ws.close(code=4000)
