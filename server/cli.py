@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import faulthandler
 import functools
 import os
 import socket
@@ -82,6 +83,7 @@ def work(descriptor: int) -> int:
     except (OSError, msgspec.DecodeError):
         print("--post: no supervisor is there", file=sys.stderr)
         return 1
+    faulthandler.enable(post.assignment.last_words)
     settings = post.assignment.settings
     return _logged(
         settings,

@@ -126,6 +126,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     body_bytes: Bytes = 65536
     body_timeout_s: Seconds = 5.0
     shutdown_s: Seconds = 5.0
+    hang_s: Seconds = 20.0
 
 
 class BybitSettings(Struct, frozen=True, kw_only=True):

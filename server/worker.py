@@ -15,14 +15,14 @@ from typing import NamedTuple
 from aiohttp import web
 
 from . import __version__
-from .api.keys import CLIENT, FEEDS, LOAD
+from .api.keys import CLIENT, FEEDS, LOAD, SETTINGS
 from .api.load import Load
 from .api.ws import drain, spread_s
 from .app import create_app
 from .errors import ExchangeError
 from .processes.doors import SETTLE_S, Doors
 from .processes.listeners import address_of, tune
-from .processes.post import Accept, Draining, Order, Post, Rekey, Rekeyed, Release
+from .processes.post import Accept, Alive, Draining, Order, Post, Rekey, Rekeyed, Release
 from .settings import Secret, Settings
 from .telemetry import get_logger
 
@@ -35,6 +35,8 @@ REQUESTS_SHARE = 0.25
 """Of `server.shutdown_s`, for requests in progress to end."""
 CANCEL_SHARE = 0.1
 """Of `server.shutdown_s`, for what is left to be cancelled; aiohttp applies it twice."""
+ALIVE_SHARE = 0.2
+"""Of `server.hang_s`, between two signs of life."""
 HURRY_S = 3.0
 """The longest drain after SIGINT."""
 IDLE_LOOK_S = 0.02
@@ -145,11 +147,25 @@ class Obedience(NamedTuple):
 
 async def _until(stop: Stop, post: Post | None, obedience: Obedience) -> None:
     """Wait for the end, meanwhile doing what the supervisor says."""
-    obeying = asyncio.create_task(_obey(post, obedience, stop), name="orders") if post else None
+    if post is None:
+        await stop
+        return
+    hang_s = obedience.runner.app[SETTINGS].server.hang_s
+    tasks = {
+        asyncio.create_task(_obey(post, obedience, stop), name="orders"),
+        asyncio.create_task(_live(post, hang_s * ALIVE_SHARE), name="signs of life"),
+    }
     await asyncio.shield(stop)
-    if obeying is not None:
-        obeying.cancel()
-        await asyncio.wait({obeying})
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def _live(post: Post, every_s: float) -> None:
+    """Say from time to time that the loop turns."""
+    while True:
+        await asyncio.sleep(every_s)
+        post.say(Alive())
 
 
 async def _obey(post: Post, obedience: Obedience, stop: Stop) -> None:

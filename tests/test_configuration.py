@@ -187,6 +187,7 @@ max_requests = 1
 body_bytes = 2048
 body_timeout_s = 1
 shutdown_s = 1
+hang_s = 30
 [bybit]
 environment = "demo"
 category = "inverse"

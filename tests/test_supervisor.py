@@ -33,7 +33,7 @@ from server.processes.post import (
 from server.processes.restarts import MOST_STILLBORN, Backoff, Stillbirths
 from server.processes.signals import Signals
 from server.processes.slot import Slot
-from server.processes.supervisor import is_only_another_key, neighbour, with_fixed
+from server.processes.supervisor import ASLEEP_S, is_only_another_key, neighbour, with_fixed
 from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings, Settings
 from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
 from tests.conftest import Exchange, closing, receive
@@ -379,6 +379,40 @@ async def test_a_worker_that_hangs_does_not_outlive_it(exchange: Exchange, tmp_p
         await gone([worker], timeout_s=5)
 
 
+async def test_a_worker_that_hangs_is_replaced(exchange: Exchange, tmp_path: Path) -> None:
+    """Of two workers, one hangs and one is stopped: both have successors soon, and the log shows where the one hung."""
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    environment = keys(exchange) | {"PYTHONPATH": str(tmp_path), "GATEWAY__SERVER__HANG_S": "1"}
+    async with crew(2, **environment) as gateway:
+        former = gateway.pids()
+        os.kill(former[0], signal.SIGUSR1)
+        os.kill(former[1], signal.SIGSTOP)
+        await gateway.event("worker_ready", times=2)
+        assert {gateway.pids()[index] for index in (0, 1)}.isdisjoint(former.values())
+        assert await workers_seen(gateway.url) == {0, 1}
+        hung = [json.loads(line) for line in gateway.lines if '"worker_hung"' in line]
+        assert {line["pid"] for line in hung} == set(former.values())
+        ended = [json.loads(line) for line in gateway.lines if '"worker_ended"' in line]
+        assert "sitecustomize.py" in next(line["stack"] for line in ended if line["pid"] == former[0])
+        assert await gateway.end() == 0
+
+
+async def test_a_worker_that_works_is_left_alone(exchange: Exchange) -> None:
+    """Signs of life keep a worker, however short the time for them, and a pause of the supervisor harms none."""
+    async with crew(2, **keys(exchange), GATEWAY__SERVER__HANG_S="1") as gateway:
+        former = gateway.pids()
+        for pid in (gateway.process.pid, *former.values()):
+            os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(ASLEEP_S + 0.5)
+        for pid in (gateway.process.pid, *former.values()):
+            os.kill(pid, signal.SIGCONT)
+        await asyncio.sleep(2)
+        assert await workers_seen(gateway.url) == {0, 1}
+        assert not [line for line in gateway.lines if '"worker_hung"' in line]
+        assert await gateway.end() == 0
+        assert not [line for line in gateway.lines if '"worker_hung"' in line]
+
+
 async def test_the_second_signal_is_the_last(exchange: Exchange) -> None:
     """A drain that takes its time is cut short by another SIGTERM, and nobody is left."""
     await exchange.fault("position", hang=True)
@@ -552,7 +586,7 @@ def test_an_assignment_carries_secrets_and_nothing_else_does() -> None:
     settings = Settings(
         bybit=BybitSettings(api_key=Secret("a-key"), api_secret=secret), auth=AuthSettings(token_secrets=(secret,))
     )
-    assignment = Assignment(index=3, of=4, settings=settings, descriptors=(7, 8, 9, 10))
+    assignment = Assignment(index=3, of=4, settings=settings, descriptors=(7, 8, 9, 10), last_words=11)
     line = encode_assignment(assignment)
     assert line.count(b"\n") == 1
     assert decode_assignment(line) == assignment
@@ -565,7 +599,7 @@ def test_an_assignment_carries_secrets_and_nothing_else_does() -> None:
 def test_a_post_tells_the_end_from_an_order() -> None:
     """Waiting for the end of the supervisor is over when its end of the channel closes, and not before."""
     theirs, ours = socket.socketpair()
-    theirs.sendall(encode_assignment(Assignment(index=0, of=1, settings=Settings(), descriptors=())))
+    theirs.sendall(encode_assignment(Assignment(index=0, of=1, settings=Settings(), descriptors=(), last_words=0)))
     post = Post(ours)
     waiting = threading.Thread(target=post.wait_for_end, daemon=True)
     waiting.start()

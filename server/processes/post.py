@@ -17,12 +17,16 @@ ASSIGNMENT_BYTES = 64 * 1024 * 1024
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
-    """What a worker is: its number among how many, its settings, and the descriptors of all listening sockets."""
+    """What a worker is: its number among how many, its settings, and the descriptors of all listening sockets.
+
+    Into the file `last_words` the interpreter writes where it was when it is killed by what a process can be told of.
+    """
 
     index: int
     of: int
     settings: Settings
     descriptors: tuple[int, ...]
+    last_words: int
 
     @property
     def own(self) -> int:
@@ -54,6 +58,10 @@ class Ready(Struct, frozen=True, tag=True):
     """A report: it accepts."""
 
 
+class Alive(Struct, frozen=True, tag=True):
+    """A report: its loop turns."""
+
+
 class Draining(Struct, frozen=True, tag=True):
     """A report: it accepts no more."""
 
@@ -66,7 +74,7 @@ class Rekeyed(Struct, frozen=True, tag=True):
 
 
 Order = Accept | Release | Rekey
-Report = Ready | Draining | Rekeyed
+Report = Ready | Alive | Draining | Rekeyed
 
 ORDERS: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order, dec_hook=lambda _, value: Secret(value))
 REPORTS: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

@@ -2,20 +2,27 @@
 
 import contextlib
 import enum
+import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from ..settings import Settings
 from ..telemetry import get_logger
-from .post import REPORTS, Assignment, Order, Ready, Rekeyed, encode, encode_assignment
+from .post import REPORTS, Alive, Assignment, Order, Ready, Rekeyed, encode, encode_assignment
 
 log = get_logger(__name__)
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
+ABORT_S = 1.0
+"""What a worker that hangs gets to say where, before it is killed."""
+STACK_BYTES = 16_384
 READY_S = 60.0
 """The longest start, also on a machine that starts many at once."""
 ASSIGN_S = 5.0
@@ -33,7 +40,8 @@ class Process:
     """A worker of which this process is the supervisor.
 
     Invariant: it never outlives its channel by long, since it drains once that ends. `deadline` is when it will have
-    taken too long for what it is at, on the monotonic clock; None while it serves. `is_mute`: it reports no more.
+    taken too long for what it is at, on the monotonic clock: to start, to give a sign of life, to leave.
+    `is_mute`: it reports no more.
     `key_report` is what it said last of a key that it was ordered to use.
     """
 
@@ -52,13 +60,16 @@ class Process:
         self.key_report: Rekeyed | None = None
         self._unread = b""
         self.channel, theirs = socket.socketpair()
+        self._last_words = _scratch()
+        words = self._last_words.fileno()
         with theirs:
             try:
-                self._process = _started(theirs.fileno(), descriptors)
+                self._process = _started(theirs.fileno(), (*descriptors, words))
             except BaseException:
                 self.channel.close()
+                self._last_words.close()
                 raise
-        self._assign(Assignment(index=index, of=of, settings=settings, descriptors=descriptors))
+        self._assign(Assignment(index=index, of=of, settings=settings, descriptors=descriptors, last_words=words))
         log.info("worker_started", worker=index, pid=self.pid)
 
     def _assign(self, assignment: Assignment) -> None:
@@ -104,18 +115,28 @@ class Process:
     def _take(self, report: object) -> None:
         if isinstance(report, Rekeyed):
             self.key_report = report
+        elif isinstance(report, Alive):
+            self.bear_with()
         elif not isinstance(report, Ready):
             self.phase = Phase.DRAINING
         elif self.phase is Phase.STARTING:
             self.phase, self.has_been_ready = Phase.READY, True
-            if not self.is_leaving:
-                self.deadline = None
+            self.bear_with()
             log.info("worker_ready", worker=self.index, pid=self.pid, after_s=round(self.age_s, 2))
+
+    def bear_with(self) -> None:
+        """Give it the whole time anew in which a worker that serves has to give a sign of life."""
+        if self.is_ready:
+            self.deadline = time.monotonic() + self.settings.server.hang_s
 
     def _end(self, code: int) -> None:
         self.code = code
         self.channel.close()
-        how = {"signal": -code} if code < 0 else {"code": code}
+        how: dict[str, object] = {"signal": -code} if code < 0 else {"code": code}
+        with self._last_words as words:
+            words.seek(0)
+            if stack := words.read(STACK_BYTES):
+                how["stack"] = stack.decode(errors="replace")
         write = log.info if code == 0 else log.warning
         write("worker_ended", worker=self.index, pid=self.pid, lived_s=round(self.age_s, 2), **how)
 
@@ -128,10 +149,21 @@ class Process:
         self._process.send_signal(number)
         self.is_leaving, self.deadline = True, time.monotonic() + within_s
 
+    def abort(self) -> None:
+        """End one that hangs; it has a moment to write where."""
+        self.leave(signal.SIGABRT, ABORT_S)
+
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
         self.deadline = None
+
+
+def _scratch() -> IO[bytes]:
+    """A file without a name, in memory where the system can: its root may be read-only."""
+    if (in_memory := getattr(os, "memfd_create", None)) is None:
+        return tempfile.TemporaryFile(buffering=0)
+    return os.fdopen(in_memory("last words"), "w+b", buffering=0)
 
 
 def _started(channel: int, descriptors: Sequence[int]) -> subprocess.Popen[bytes]:

@@ -27,6 +27,8 @@ log = get_logger(__name__)
 
 LOOK_S = 1.0
 """The longest time without a look, should ever a signal be lost."""
+ASLEEP_S = 5.0
+"""A longer time without a look: the machine was stopped, or this process was, and its workers too, perhaps."""
 SUCCESSOR_S = 15.0
 """How long a successor may take to be ready in a reload."""
 FIXED = ("host", "port", "workers")
@@ -51,6 +53,7 @@ class Supervisor:
         self._roll: Roll | None = None
         self._is_reload_wanted = False
         self._code: int | None = None
+        self._looked_at = time.monotonic()
 
     def run(self) -> int:
         """Supervise until a signal or too many deaths; gives the exit code. For the main thread."""
@@ -92,6 +95,10 @@ class Supervisor:
 
     def _look(self) -> None:
         now = time.monotonic()
+        if now - self._looked_at > ASLEEP_S:
+            for process in self._processes():
+                process.bear_with()
+        self._looked_at = now
         for slot in self._slots:
             for process in slot.processes:
                 self._look_at(slot, process, now)
@@ -113,7 +120,12 @@ class Supervisor:
         slot.heed_key_report()
         if process.code is not None:
             self._ended(slot, process, now)
-        elif process.deadline is not None and now >= process.deadline:
+        elif process.deadline is None or now < process.deadline:
+            return
+        elif process.is_ready:
+            log.error("worker_hung", worker=process.index, pid=process.pid, silent_s=process.settings.server.hang_s)
+            process.abort()
+        else:
             log.error("worker_overdue", worker=process.index, pid=process.pid, phase=process.phase.value)
             process.kill()
 
