@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,6 +64,10 @@ class Reading(Struct, Generic[V], frozen=True, eq=False):
     def age_s(self, now: float) -> float:
         """Seconds since the value was asked for; never negative."""
         return max(0.0, now - self.asked_at)
+
+    def confirmed(self, at: float) -> Reading[V]:
+        """The same, known to have been true still at that moment of the monotonic clock."""
+        return replace(self, asked_at=at)
 
 
 class Ticker(Struct, frozen=True):
@@ -194,11 +199,19 @@ class KeyInfo(Struct, frozen=True):
 
 
 class Part(Struct, frozen=True, eq=False):
-    """What a consumer gets to see of a feed: the newest reading if there is any, and why it is not younger."""
+    """What a consumer gets to see of a feed: the newest reading if there is any, and why it is not younger.
+
+    Its age counts from `as_of`: when it was asked for, or when a stream last said that nothing had changed.
+    """
 
     reading: Reading[Any] | None
     error: Exception | None
     is_waiting: bool
+    as_of: float
+
+    def age_s(self, now: float) -> float:
+        """Seconds since the reading was known to be true; never negative."""
+        return max(0.0, now - self.as_of)
 
     @property
     def has_failed(self) -> bool:
@@ -207,8 +220,7 @@ class Part(Struct, frozen=True, eq=False):
 
     def is_stale(self, now: float, threshold_s: float) -> bool:
         """No reading, or the last refresh failed, or older than `threshold_s`."""
-        reading = self.reading
-        return self.error is not None or reading is None or now - reading.asked_at > threshold_s
+        return self.has_failed or now - self.as_of > threshold_s
 
 
 INTERVALS_MS: dict[str, int] = {

@@ -31,7 +31,7 @@ def answer(
     reading = part.reading
     assert reading is not None, "an answer is made of a reading"
     stale = is_stale(request, part, max_age_s)
-    age_ms = round(reading.age_s(time.monotonic()) * 1000)
+    age_ms = round(part.age_s(time.monotonic()) * 1000)
     if stale and require_fresh:
         raise StaleReading(f"the newest reading is {age_ms} ms old and a fresh one was required")
     headers = {"Cache-Control": "no-store"}

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from .. import __version__
 from ..errors import GatewayError, GoingAway
-from ..market.feeds import Feed
+from ..market.feed import Feed
 from ..models import Kind
 from ..realtime.frames import fault_of
 from .answers import json_response
@@ -92,7 +92,7 @@ def status_of(app: web.Application) -> str:
 
 
 def _summary(feeds: list[Feed], now: float) -> dict[str, Any]:
-    ages = [feed.reading.age_s(now) for feed in feeds if feed.reading is not None]
+    ages = [feed.part.age_s(now) for feed in feeds if feed.reading is not None]
     errors = [feed.error for feed in feeds if isinstance(feed.error, GatewayError)]
     return {
         "topics": len(feeds),

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import ExchangeTimeout
 from ..models import Kind, PositionRow, PositionRows, Reading, Topic
-from .feeds import Feed, Feeds, Fetch
+from .feed import Feed, Fetch
+from .feeds import Feeds
 
 DEMAND_S = 2.0
 """A symbol counts as wanted for this long after somebody asked for it."""

@@ -93,10 +93,8 @@ class Snapshots:
     def overdue_at(self, symbol: str, max_age_s: float, asked_at: float) -> float:
         """When the first part that has not answered the question of `asked_at` becomes stale by age; inf for none."""
         now, oldest, threshold_s = self._clock(), asked_at - max_age_s, self.threshold_s(max_age_s)
-        readings = (part.reading for part in self._parts(symbol))
-        moments = (
-            reading.asked_at + threshold_s for reading in readings if reading is not None and reading.asked_at < oldest
-        )
+        parts = self._parts(symbol)
+        moments = (part.as_of + threshold_s for part in parts if part.reading is not None and part.as_of < oldest)
         return min((moment for moment in moments if moment >= now), default=float("inf"))
 
     def _parts(self, symbol: str) -> list[Part]:
@@ -120,7 +118,7 @@ class Snapshots:
         ):
             return last
         sequence = last.sequence + 1 if last is not None else 1
-        data = text_frame(encoder.encode(self._message(symbol, sequence, readings, stale, now)))
+        data = text_frame(encoder.encode(self._message(symbol, sequence, parts, stale, now)))
         frame = Frame(data=data, sequence=sequence, stale=stale, encoded_at=now, readings=readings)
         self._frames[symbol] = frame
         return frame
@@ -129,13 +127,13 @@ class Snapshots:
         self,
         symbol: str,
         sequence: int,
-        readings: tuple[Reading[Any] | None, ...],
+        parts: list[Part],
         stale: tuple[str, ...],
         now: float,
     ) -> SnapshotMessage:
-        position, wallet, ticker = readings
+        position, wallet, ticker = (part.reading for part in parts)
         positions = None if position is None else open_positions(position.value)
-        ages = (None if reading is None else round(reading.age_s(now) * 1000) for reading in readings)
+        ages = (None if part.reading is None else round(part.age_s(now) * 1000) for part in parts)
         return SnapshotMessage(
             type="snapshot",
             channel=f"positions:{symbol}",

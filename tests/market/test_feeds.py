@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from server.errors import ExchangeTimeout, ExchangeUnreachable, GatewayError, InternalError, Overloaded
-from server.market.feeds import AHEAD, BACKOFF_LAST_S, DISBELIEF_S, IDLE_S, LAG_MS, LATE_S, MAX_FLIGHTS, Feeds, newest
+from server.market.feed import BACKOFF_LAST_S, LATE_S, MAX_FLIGHTS
+from server.market.feeds import AHEAD, IDLE_S, Feeds
+from server.market.precedence import DISBELIEF_S, LAG_MS, newest
 from server.models import Kind, Position, PositionRow, Reading, Source, Topic
 
 PRICE = Topic(Kind.TICKER, "BTCUSDT")
