@@ -167,6 +167,13 @@ CandleRow = tuple[str, str, str, str, str, str, str]
 """Open time in ms, open, high, low, close, volume, turnover: as the exchange sent them."""
 
 
+class CandlePush(Struct, frozen=True):
+    """One candle as a stream tells of it; `is_closed` by the exchange's own word."""
+
+    row: CandleRow
+    is_closed: bool
+
+
 class Candles(Struct, frozen=True, eq=False, weakref=True):
     """OHLCV of one kline topic, oldest first: the rows as sent, and their columns as float64 arrays of equal length.
 

@@ -67,7 +67,8 @@ def _milliseconds(text: str, name: str) -> int | None:
     return int(text)
 
 
-def _ticker(row: wire.Ticker) -> Ticker:
+def ticker_of(row: wire.Ticker) -> Ticker:
+    """A row of Get Tickers, or of the stream of the same fields. Raises BadAnswer for what is no number or time."""
     return Ticker(
         last_price=_required(row.lastPrice, "lastPrice"),
         mark_price=decimal(row.markPrice, "markPrice"),
@@ -92,7 +93,7 @@ def parse_ticker(raw: bytes | Raw, symbol: str) -> Ticker:
     rows = [row for row in decode(raw, wire.Tickers).rows if row.symbol == symbol]
     if len(rows) != 1:
         raise BadAnswer(f"the exchange answered {len(rows)} tickers for {symbol}, not one")
-    return _ticker(rows[0])
+    return ticker_of(rows[0])
 
 
 def parse_tickers(raw: bytes | Raw) -> dict[str, Ticker]:
@@ -101,7 +102,7 @@ def parse_tickers(raw: bytes | Raw) -> dict[str, Ticker]:
     tickers: dict[str, Ticker] = {}
     for row in rows:
         try:
-            tickers[row.symbol] = _ticker(row)
+            tickers[row.symbol] = ticker_of(row)
         except BadAnswer:
             continue
     if len({row.symbol for row in rows}) != len(rows) or not tickers:
@@ -109,7 +110,8 @@ def parse_tickers(raw: bytes | Raw) -> dict[str, Ticker]:
     return tickers
 
 
-def _position_row(row: wire.Position) -> PositionRow:
+def position_row_of(row: wire.Position) -> PositionRow:
+    """A row of Get Position Info. Raises BadAnswer where its words contradict each other."""
     size = _required(row.size, "size")
     is_open = bool(size.strip("-0."))
     side = "" if row.side == "None" else row.side  # flat rows of accounts before the second unified account
@@ -136,7 +138,7 @@ def _position_row(row: wire.Position) -> PositionRow:
     return PositionRow(position=position, sequence=row.seq, is_open=is_open)
 
 
-def _distinct(rows: Sequence[T], key: Callable[[T], object], what: str) -> Sequence[T]:
+def distinct(rows: Sequence[T], key: Callable[[T], object], what: str) -> Sequence[T]:
     if len({key(row) for row in rows}) != len(rows):
         raise BadAnswer(f"the exchange sent the same {what} twice")
     return rows
@@ -144,17 +146,17 @@ def _distinct(rows: Sequence[T], key: Callable[[T], object], what: str) -> Seque
 
 def parse_position(raw: bytes | Raw, symbol: str) -> PositionRows:
     """Every row of `symbol`, flat ones included, by position index. A symbol's answer always has rows, even if flat."""
-    rows = [_position_row(row) for row in decode(raw, wire.Positions).rows]
+    rows = [position_row_of(row) for row in decode(raw, wire.Positions).rows]
     if not rows or any(row.position.symbol != symbol for row in rows):
         raise BadAnswer(f"the exchange's positions are not those of {symbol}")
-    _distinct(rows, lambda row: row.position.position_idx, "position")
+    distinct(rows, lambda row: row.position.position_idx, "position")
     return tuple(sorted(rows, key=lambda row: row.position.position_idx))
 
 
 def parse_position_page(raw: bytes | Raw) -> tuple[PositionRows, str]:
     """One page of a listing of open positions, and the cursor of the next ("" after the last)."""
     page = decode(raw, wire.Positions)
-    return tuple(_position_row(row) for row in page.rows), page.nextPageCursor
+    return tuple(position_row_of(row) for row in page.rows), page.nextPageCursor
 
 
 def join_positions(pages: Iterable[PositionRows]) -> PositionRows:
@@ -190,12 +192,16 @@ def _coin(row: wire.Coin, *, isolated: bool) -> Coin:
 
 def parse_wallet(raw: bytes | Raw) -> Wallet:
     """The unified account. In isolated margin ("" for the account's available balance) each coin has its own."""
-    accounts = decode(raw, wire.Wallet).rows
+    return wallet_of(decode(raw, wire.Wallet).rows)
+
+
+def wallet_of(accounts: Sequence[wire.Account]) -> Wallet:
+    """The one account among `accounts`. Raises BadAnswer where there is none or another, or no equity in it."""
     if len(accounts) != 1:
         raise BadAnswer(f"the exchange answered {len(accounts)} accounts, not one")
     account = accounts[0]
     available = decimal(account.totalAvailableBalance, "totalAvailableBalance")
-    coins = _distinct(account.coin, lambda row: row.coin, "coin")
+    coins = distinct(account.coin, lambda row: row.coin, "coin")
     return Wallet(
         account_type=account.accountType,
         currency="USD",

@@ -7,7 +7,7 @@ as its default; what is always there has none, so that an answer without it is r
 from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..errors import BadAnswer
 from ..models import CandleRow
@@ -163,6 +163,71 @@ class Time(Struct):
     timeNano: str
 
 
+StreamTime = Annotated[int, Meta(ge=0, lt=10**14)]
+
+
+class StreamMessage(Struct):
+    """Whatever comes over a stream: a push has a `topic`, an answer an `op`. Private pushes say creationTime for ts."""
+
+    topic: str = ""
+    type: str = ""
+    ts: StreamTime = 0
+    creationTime: StreamTime = 0
+    cs: Annotated[int, Meta(ge=0)] = 0
+    data: Raw = Raw(b"null")
+    op: str = ""
+    success: bool | None = None
+    ret_msg: str | None = ""
+    req_id: str | None = ""
+
+
+class TickerDelta(Struct):
+    """What has changed of a ticker: a field that is not there has not."""
+
+    symbol: str | UnsetType = UNSET
+    lastPrice: str | UnsetType = UNSET
+    markPrice: str | UnsetType = UNSET
+    indexPrice: str | UnsetType = UNSET
+    bid1Price: str | UnsetType = UNSET
+    bid1Size: str | UnsetType = UNSET
+    ask1Price: str | UnsetType = UNSET
+    ask1Size: str | UnsetType = UNSET
+    highPrice24h: str | UnsetType = UNSET
+    lowPrice24h: str | UnsetType = UNSET
+    price24hPcnt: str | UnsetType = UNSET
+    volume24h: str | UnsetType = UNSET
+    turnover24h: str | UnsetType = UNSET
+    openInterest: str | UnsetType = UNSET
+    fundingRate: str | UnsetType = UNSET
+    nextFundingTime: str | UnsetType = UNSET
+
+
+class StreamCandle(Struct):
+    """A candle as streams push it; `confirm` says that it is closed."""
+
+    start: StreamTime
+    interval: str
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    turnover: str
+    confirm: bool
+
+
+class PositionCategory(Struct):
+    """The category of a pushed position, by which it is known whether the rest is ours to read."""
+
+    category: str
+
+
+class StreamPosition(Position):
+    """A position as streams push it: Get Position Info's row, with entryPrice for avgPrice."""
+
+    entryPrice: str = ""
+
+
 Permission = Annotated[str, Meta(pattern=r"^[A-Za-z0-9 _.-]{1,40}\Z")]
 """A name that may be shown to people."""
 
@@ -176,9 +241,27 @@ class Key(Struct):
     ips: list[str] = []
 
 
-_decoders: dict[type, msgspec.json.Decoder[Any]] = {
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind)
-    for kind in (Envelope, Tickers, Kline, Positions, Wallet, InstrumentPage, Instrument, Time, Key)
+    for kind in (
+        Envelope,
+        Tickers,
+        Kline,
+        Positions,
+        Wallet,
+        InstrumentPage,
+        Instrument,
+        Time,
+        Key,
+        StreamMessage,
+        Ticker,
+        TickerDelta,
+        list[StreamCandle],
+        list[Raw],
+        PositionCategory,
+        StreamPosition,
+        list[Account],
+    )
 }
 
 
