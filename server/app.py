@@ -15,9 +15,11 @@ from .api.load import Load
 from .api.middlewares import guarding, limiting, tracing
 from .bybit.client import BybitClient
 from .bybit.credentials import Credentials, keep_checked
+from .bybit.streams import Streams
 from .errors import ExchangeError, TradingKeyRefused
 from .market.candles import CandleCache
 from .market.feeds import SWEEP_S, Feeds
+from .market.following import Following
 from .market.listings import Listings
 from .market.symbols import Symbols
 from .models import Kind, Reading, Topic
@@ -30,6 +32,7 @@ log = get_logger(__name__)
 
 FIRST_CHECK_S = 2.0
 """How long the start waits for word about the key, where one that can trade keeps the gateway from starting."""
+KEY_LOOK_S = 0.5
 LATE_SHARE = 0.25
 """Of a call's time: a flight older than this is late, and another one joins it."""
 
@@ -53,11 +56,12 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
         descriptors=descriptors,
     )
     _wire_market(app, settings, settings.rest_url, share=1 / of)
+    _wire_streams(app, settings, share=1 / of)
     _wire_realtime(app, settings)
     for table in (rest.routes, system.routes, ws.routes):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
-    app.cleanup_ctx.extend((_client, _feeds, _hub, _key))
+    app.cleanup_ctx.extend((_client, _feeds, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)
     return app
 
@@ -77,10 +81,35 @@ def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, sha
 
     app[keys.CLIENT] = client
     app[keys.FEEDS] = feeds = Feeds(
-        fetch, max_symbols=settings.freshness.max_symbols, late_s=settings.bybit.call_timeout_s * LATE_SHARE
+        fetch,
+        max_symbols=settings.freshness.max_symbols,
+        late_s=settings.bybit.call_timeout_s * LATE_SHARE,
+        reconcile_s=settings.freshness.reconcile_s,
     )
     listings.attach(feeds)
+    app[keys.FOLLOWING] = Following(feeds, listing_of=listings.listing_of, reconcile_s=settings.freshness.reconcile_s)
     app[keys.SYMBOLS] = Symbols(feeds)
+
+
+def _wire_streams(app: web.Application, settings: Settings, *, share: float) -> None:
+    """The exchange's streams, where their address is known: that of a simulator elsewhere has to be given."""
+    app[keys.STREAMS] = None
+    public_url, private_url = settings.public_stream_url, settings.private_stream_url
+    if public_url is None or private_url is None:
+        return
+    client, following = app[keys.CLIENT], app[keys.FOLLOWING]
+    app[keys.STREAMS] = Streams(
+        public_url,
+        private_url,
+        category=settings.bybit.category.value,
+        now_ms=client.exchange_now_ms,
+        keys=lambda: client.keys,
+        offer=following.push,
+        changed=following.changed,
+        share=share,
+        key_retry_s=settings.bybit.key_retry_s,
+        ban_s=settings.bybit.ban_s,
+    )
 
 
 def _wire_realtime(app: web.Application, settings: Settings) -> None:
@@ -117,6 +146,33 @@ async def _sweep(feeds: Feeds) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         feeds.sweep(force=True)
+
+
+async def _streams(app: web.Application) -> AsyncIterator[None]:
+    """Keep by streams what is wanted; without them everything is called for."""
+    if (streams := app[keys.STREAMS]) is None:
+        yield
+        return
+    await streams.start()
+    tasks = {
+        asyncio.create_task(app[keys.FOLLOWING].run(streams), name="following"),
+        asyncio.create_task(_renew_key(app[keys.CLIENT], streams), name="key of the streams"),
+    }
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    await streams.close()
+
+
+async def _renew_key(client: BybitClient, streams: Streams) -> None:
+    """Have the streams use another key as soon as there is one, and none that must not be used."""
+    former = client.keys
+    while True:
+        await asyncio.sleep(KEY_LOOK_S)
+        if client.keys != former:
+            former = client.keys
+            streams.rekey()
 
 
 async def _hub(app: web.Application) -> AsyncIterator[None]:

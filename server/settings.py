@@ -258,9 +258,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def exchange_is_local(self) -> bool:
         """Whether the exchange is on this machine: the simulator that we start, or a loopback address."""
-        if self.bybit.rest_url is None:
-            return self.bybit.environment is Environment.SIMULATOR
-        return is_loopback(urlsplit(self.bybit.rest_url).hostname)
+        given = [url for url in (self.bybit.rest_url, self.bybit.stream_url) if url is not None]
+        is_ours = self.bybit.environment is Environment.SIMULATOR or self.bybit.rest_url is not None
+        return is_ours and all(is_loopback(urlsplit(url).hostname) for url in given)
 
     @property
     def starts_simulator(self) -> bool:

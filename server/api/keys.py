@@ -3,7 +3,9 @@
 from aiohttp import web
 
 from ..bybit.client import BybitClient
+from ..bybit.streams import Streams
 from ..market.feeds import Feeds
+from ..market.following import Following
 from ..market.symbols import Symbols
 from ..realtime.hub import Hub
 from ..realtime.snapshots import Snapshots
@@ -16,6 +18,8 @@ CLIENT = web.AppKey("CLIENT", BybitClient)
 FEEDS = web.AppKey("FEEDS", Feeds)
 SYMBOLS = web.AppKey("SYMBOLS", Symbols)
 SNAPSHOTS = web.AppKey("SNAPSHOTS", Snapshots)
+FOLLOWING = web.AppKey("FOLLOWING", Following)
+STREAMS: web.AppKey[Streams | None] = web.AppKey("STREAMS")
 HUB = web.AppKey("HUB", Hub)
 ACCESS = web.AppKey("ACCESS", Access)
 LOAD = web.AppKey("LOAD", Load)

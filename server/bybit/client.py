@@ -183,6 +183,18 @@ class BybitClient:
         former.client.close()
         self.guards.breakers.mend_account(self._clock())
 
+    @property
+    def keys(self) -> tuple[Secret, Secret] | None:
+        """The API key and secret in use, None where there is none, or while it must not be used."""
+        api_key, api_secret = self._keys[:2]
+        if api_key is None or api_secret is None or not self.credentials.is_usable:
+            return None
+        return api_key, api_secret
+
+    def exchange_now_ms(self) -> float:
+        """The exchange's present time, as far as it is known."""
+        return self._exchange_clock.now_ms() + (self.clock_offset_ms or 0)
+
     async def _read(self, topic: Topic) -> Reading[Any]:
         return await self._timed(self._fetchers[topic.kind](topic))
 
@@ -215,8 +227,10 @@ class BybitClient:
         )
 
     async def _positions(self, topic: Topic) -> Page:
-        """Every open position: per settle coin for linear, at once for inverse, all pages of each."""
-        coins = self._settings.settle_coins if topic.category == "linear" else (None,)
+        """Every open position, all pages: linear ones are listed by the coin they settle in, the topic's or each."""
+        coins: tuple[str | None, ...] = self._settings.settle_coins if topic.category == "linear" else (None,)
+        if topic.symbol:
+            coins = (topic.symbol,)
         listings = await asyncio.gather(*(self._position_pages(topic.category, coin) for coin in coins))
         rows = parsing.join_positions(page.value for listing in listings for page in listing)
         open_rows: PositionRows = tuple(row for row in rows if row.is_open)

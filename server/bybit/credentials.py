@@ -50,6 +50,11 @@ class Credentials:
         )
 
     @property
+    def is_usable(self) -> bool:
+        """Whether nothing is known against the use of the key, and enough for it."""
+        return self.refusal is None and not (self._refuse_trading_keys and self.reading is None)
+
+    @property
     def days_left(self) -> int | None:
         """Whole days until the key expires, by the exchange's clock; below zero afterwards, None if it never does."""
         if self.reading is None or self.reading.value.expires_at_ms is None:

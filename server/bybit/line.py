@@ -30,7 +30,8 @@ class Line:
     """One connection, as seen by those who hold readings from it; it never comes back, another one follows it.
 
     Everything that the exchange had to say until `confirmed_at`, in seconds of the monotonic clock, is here: messages
-    come in order, so each one proves that those before it have come. -inf before the first and from its end on.
+    come in order, so each one proves that those before it have come. -inf before the first; it stays as it is once the
+    line `is_over`.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Line:
         self._ping: tuple[str, float] | None = None
         self._pinged_at = self.opened_at = self.heard_at = self._minded_at = clock()
         self._watched_from = -inf
-        self._is_over = False
+        self.is_over = False
         self.confirmed_at = -inf
 
     def __repr__(self) -> str:
@@ -83,7 +84,7 @@ class Line:
 
     def confirm(self, at: float) -> None:
         """Everything that the exchange had to say until `at` is here."""
-        if at > self.confirmed_at and not self._is_over:
+        if at > self.confirmed_at and not self.is_over:
             self.confirmed_at = at
 
     async def mind(self) -> None:
@@ -110,8 +111,7 @@ class Line:
 
     def end(self) -> None:
         """Prove nothing any more, and cut the connection."""
-        self._is_over = True
-        self.confirmed_at = -inf
+        self.is_over = True
         self._transport.abort()
 
 

@@ -66,7 +66,8 @@ class Channel:
 class TickerChannel(Channel):
     """The ticker of one symbol: a snapshot, then deltas that carry only what changed, merged before anybody sees them.
 
-    `cs` rises from push to push, not by one. A push that does not follow is Disorder, never merged.
+    `cs` never falls, and `ts` not while `cs` stays; what comes twice in a row changes nothing. A push that does not
+    follow is Disorder, never merged.
     """
 
     patience_s = 30.0
@@ -117,7 +118,7 @@ class TickerChannel(Channel):
         return row
 
     def _follows(self, message: StreamMessage) -> bool:
-        return message.cs > self._cs if message.cs or self._cs else message.ts >= self._ts
+        return (message.cs, message.ts) >= (self._cs, self._ts)
 
 
 class KlineChannel(Channel):
@@ -186,4 +187,4 @@ def channel_of(topic: Topic, category: str) -> Channel | None:
         return TickerChannel(topic)
     if topic.kind is Kind.KLINE:
         return KlineChannel(topic)
-    return PositionChannel(category) if topic.kind is Kind.POSITION else None
+    return PositionChannel(category) if topic.kind in (Kind.POSITION, Kind.POSITIONS) else None

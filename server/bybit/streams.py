@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import BadAnswer, CredentialsMissing, CredentialsRefused, ExchangeTimeout
-from ..models import Kind, Reading, Topic
+from ..models import Reading, Topic
 from ..settings import Secret
 from ..telemetry import get_logger
 from .conversation import Conversation, Counts
@@ -23,7 +23,6 @@ from .wire import StreamMessage, decode
 log = get_logger(__name__)
 
 PUBLIC, PRIVATE = "public", "private"
-PRIVATE_KINDS = (Kind.POSITION, Kind.WALLET)
 
 LINGER_S = 30.0
 """How long a subscription outlives the last one who wanted it: clients come back, and each change costs a request."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ExchangeTimeout, Overloaded
 from ..models import Kind, Part, Reading, Topic
-from .feed import LATE_S, RECONCILE_S, Feed, Fetch
+from .feed import LATE_S, RECONCILE_S, Feed, Fetch, Line
 
 AHEAD = 0.6
 """Of the age that is allowed: a reading older than this is made anew before it is too old."""
@@ -119,6 +119,21 @@ class Feeds:
         """The flights, made or joined, that make `topics` younger; to be waited for with asyncio.wait."""
         flights = (self.feed(topic).refresh() for topic in topics)
         return {flight for flight in flights if flight is not None}
+
+    def follow(self, topic: Topic, line: Line) -> None:
+        """`line` keeps `topic` from now on, if there is a feed of it."""
+        if (feed := self._feeds.get(topic)) is not None:
+            feed.follow(line)
+
+    def unfollow(self, topic: Topic) -> None:
+        """No line keeps `topic` any more."""
+        if (feed := self._feeds.get(topic)) is not None:
+            feed.unfollow()
+
+    def push(self, topic: Topic, reading: Reading[Any]) -> None:
+        """A stream has said something of `topic`: news for its feed, if there is one."""
+        if (feed := self._feeds.get(topic)) is not None:
+            feed.push(reading)
 
     async def read(self, topic: Topic, *, max_age_s: float, patience_s: float, timeout_s: float) -> Part:
         """What is known of `topic`, no older than `max_age_s` if that can be had without a wait that helps nobody.

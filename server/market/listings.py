@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import ExchangeTimeout
-from ..models import Kind, PositionRow, PositionRows, Reading, Topic
+from ..models import Instrument, Kind, PositionRow, PositionRows, Reading, Topic
 from .feed import Feed, Fetch
 from .feeds import Feeds
 
 DEMAND_S = 2.0
 """A symbol counts as wanted for this long after somebody asked for it."""
 
-WORTH: dict[Kind, tuple[Kind, int]] = {Kind.TICKER: (Kind.TICKERS, 8), Kind.POSITION: (Kind.POSITIONS, 8)}
-"""The listing of each kind, and from how many wanted symbols on it is cheaper than a call for each."""
+WORTH = {Kind.TICKER: 8, Kind.POSITION: 2}
+"""From how many wanted symbols on a listing is cheaper than a call for each: of tickers it is large."""
+LISTED = {Kind.TICKERS: Kind.TICKER, Kind.POSITIONS: Kind.POSITION}
+"""What each listing lists."""
 
 JUST_S = 0.05
 """A listing that has come this moment answers also who asks only now: of many, some always come a moment too late."""
@@ -53,31 +55,44 @@ class Listings:
 
     def _is_listed(self, topic: Topic) -> bool:
         """Whether a listing covers `topic` and so many symbols of its kind are wanted that it is worth it."""
-        if topic.kind not in WORTH or self._feeds is None or not self._is_covered(topic):
+        if self._feeds is None or (listing := self.listing_of(topic)) is None:
             return False
-        _, worth = WORTH[topic.kind]
-        since = self._clock() - DEMAND_S
-        wanted = (feed for feed in self._of_kind(topic.kind, topic.category) if feed.wanted_at >= since)
+        since, worth = self._clock() - DEMAND_S, WORTH[topic.kind]
+        wanted = (
+            feed
+            for feed in self._of_kind(topic.kind, topic.category)
+            if feed.wanted_at >= since and self.listing_of(feed.topic) == listing
+        )
         return sum(1 for _ in itertools.islice(wanted, worth)) >= worth
+
+    def listing_of(self, topic: Topic) -> Topic | None:
+        """The listing that `topic` is in, None for none. Bybit lists linear positions by the coin they settle in."""
+        if topic.kind is Kind.TICKER:
+            return Topic(Kind.TICKERS, category=topic.category)
+        if topic.kind is not Kind.POSITION:
+            return None
+        if topic.category != "linear":
+            return Topic(Kind.POSITIONS, category=topic.category)
+        coin = self._settle_coin(topic)
+        return Topic(Kind.POSITIONS, coin, category=topic.category) if coin in self._settle_coins else None
+
+    def _settle_coin(self, topic: Topic) -> str | None:
+        assert self._feeds is not None, "attached before it is asked"
+        listed = self._feeds.part(Topic(Kind.INSTRUMENTS, category=topic.category)).reading
+        instrument: Instrument | None = None if listed is None else listed.value.get(topic.symbol)
+        return None if instrument is None else instrument.settle_coin
 
     def _of_kind(self, kind: Kind, category: str) -> Iterable[Feed]:
         assert self._feeds is not None, "attached before it is asked"
         return (feed for feed in self._feeds if feed.topic.kind is kind and feed.topic.category == category)
 
-    def _is_covered(self, topic: Topic) -> bool:
-        """Position listings go by settle coin: a symbol that settles in another one is not among them."""
-        if topic.kind is not Kind.POSITION or topic.category != "linear":
-            return True
-        assert self._feeds is not None, "attached before it is asked"
-        listed = self._feeds.part(Topic(Kind.INSTRUMENTS, category=topic.category)).reading
-        instrument = None if listed is None else listed.value.get(topic.symbol)
-        return instrument is not None and instrument.settle_coin in self._settle_coins
-
     async def _from_listing(self, topic: Topic) -> Reading[Any]:
         """The reading of `topic` in its listing, or by itself where the listing cannot be taken for the answer."""
         assert self._feeds is not None, "attached before it is asked"
         since = self._clock() - JUST_S
-        feed = self._feeds.feed(Topic(WORTH[topic.kind][0], category=topic.category))
+        listing = self.listing_of(topic)
+        assert listing is not None, "it was worth it a moment ago"
+        feed = self._feeds.feed(listing)
         if feed.reading is None or feed.error is not None or feed.reading.arrived_at < since:
             if (flight := feed.refresh()) is not None:
                 await asyncio.wait({flight})
@@ -90,7 +105,7 @@ class Listings:
 
     def _spread(self, topic: Topic) -> None:
         """A listing has come: offer what it says to every feed of its kind that it is news for."""
-        kind = next((kind for kind, (listing, _) in WORTH.items() if listing is topic.kind), None)
+        kind = LISTED.get(topic.kind)
         if kind is None or self._feeds is None:
             return
         part = self._feeds.part(topic)
@@ -100,9 +115,14 @@ class Listings:
             held = feed.reading
             if held is not None and held.asked_at >= part.reading.asked_at:
                 continue
-            reading = derived(feed.topic, part.reading, held) if self._is_covered(feed.topic) else None
+            reading = derived(feed.topic, part.reading, held) if self._is_in(feed.topic, topic) else None
             if reading is not None:
                 feed.offer(reading)
+
+    def _is_in(self, topic: Topic, listing: Topic) -> bool:
+        """Whether `listing`, of one coin or of all, speaks of `topic`."""
+        own = self.listing_of(topic)
+        return own is not None and (own == listing or not listing.symbol)
 
 
 def derived(topic: Topic, listing: Reading[Any], held: Reading[Any] | None) -> Reading[Any] | None:

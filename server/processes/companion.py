@@ -57,6 +57,8 @@ class Companion:
 
 
 def _pointed(bybit: BybitSettings, url: str) -> BybitSettings:
+    streams = bybit.stream_url or url.replace("http", "ws", 1)
     if bybit.api_key is not None:
-        return msgspec.structs.replace(bybit, rest_url=url)
-    return msgspec.structs.replace(bybit, rest_url=url, api_key=Secret(API_KEY), api_secret=Secret(API_SECRET))
+        return msgspec.structs.replace(bybit, rest_url=url, stream_url=streams)
+    key, secret = Secret(API_KEY), Secret(API_SECRET)
+    return msgspec.structs.replace(bybit, rest_url=url, stream_url=streams, api_key=key, api_secret=secret)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from server.errors import ExchangeUnreachable
 from server.market.feeds import Feeds
-from server.market.listings import DEMAND_S, JUST_S, PAGE_ROWS, WORTH, Listings, derived
+from server.market.listings import DEMAND_S, JUST_S, LISTED, PAGE_ROWS, WORTH, Listings, derived
 from server.models import Instrument, Kind, Position, PositionRow, Reading, Topic
 
 SYMBOLS = [f"S{number}USDT" for number in range(30)]
-MANY = WORTH[Kind.TICKER][1]
+MANY = WORTH[Kind.TICKER]
 
 
 class Clock:
@@ -119,7 +119,7 @@ async def test_many_symbols_are_one_call(feeds: Feeds, exchange: Exchange, kind:
     exchange.open = [row(symbol) for symbol in SYMBOLS[:5]]
     values = await ask(feeds, kind, SYMBOLS[:20])
     assert None not in values.values()
-    assert [topic.kind for topic in exchange.asked] == [WORTH[kind][0]]
+    assert [LISTED[topic.kind] for topic in exchange.asked] == [kind]
     await ask(feeds, kind, SYMBOLS[:20])
     assert len(exchange.asked) == 1
 
