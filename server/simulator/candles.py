@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,6 +35,13 @@ class Forming(NamedTuple):
     volume: int
     turnover: int
     path: int
+
+
+class Course(NamedTuple):
+    """The whole way of one minute: the corners of its zigzag in ticks, and all that will have been traded in steps."""
+
+    corners: tuple[int, int, int, int]
+    volume: int
 
 
 class Candle(NamedTuple):
@@ -100,23 +108,28 @@ class Candles:
     def __init__(self, history: History) -> None:
         self.history = history
         self.seed = history.seed
+        self.course = lru_cache(maxsize=8_192)(self._course)
+        self.jitter_key = lru_cache(maxsize=8_192)(lambda one: key_of(self.seed, "jitter", one.category, one.symbol))
+
+    def _course(self, instrument: Instrument, minute: int) -> Course:
+        day, index = divmod(minute, DAY_MINUTES)
+        opening, high, low, close, volume, _ = (int(x) for x in self.history.minutes(instrument, day)[:, index])
+        upwards_last = word(key_of(self.seed, "turns", instrument.base), minute) & 1
+        turns = (low, high) if upwards_last else (high, low)
+        return Course((opening, *turns, close), volume)
 
     def forming(self, instrument: Instrument, now_ms: int) -> Forming:
         """The minute candle under way at `now_ms`: a zigzag through three legs of 20 s, as far as it has come."""
         minute, elapsed_ms = divmod(now_ms, MINUTE_MS)
-        day, index = divmod(minute, DAY_MINUTES)
-        opening, high, low, close, volume, _ = (int(x) for x in self.history.minutes(instrument, day)[:, index])
-        turns = (low, high) if word(key_of(self.seed, "turns", instrument.base), minute) & 1 else (high, low)
-        corners = (opening, *turns, close)
+        corners, volume = self.course(instrument, minute)
         leg, part_ms = divmod(elapsed_ms, LEG_MS)
         path = corners[leg] + _away(corners[leg + 1] - corners[leg], part_ms)
         seen = (*corners[: leg + 1], path)
-        key = key_of(self.seed, "jitter", instrument.category, instrument.symbol)
-        jitter = word(key, now_ms // QUANTUM_MS) % 7 - 3
+        jitter = word(self.jitter_key(instrument), now_ms // QUANTUM_MS) % 7 - 3
         last = min(max(path + jitter, min(seen)), max(seen))
         traded = volume * elapsed_ms // MINUTE_MS
         turnover = _partial_turnover(instrument, corners, volume, traded)
-        return Forming(opening, max(seen), min(seen), last, traded, turnover, path)
+        return Forming(corners[0], max(seen), min(seen), last, traded, turnover, path)
 
     def minutes(self, instrument: Instrument, first_ms: int, now_ms: int) -> Integers:
         """Minute candles from the one at `first_ms` (on a minute) to the forming one, shape (6, n)."""

@@ -44,6 +44,9 @@ class Instrument(Struct, frozen=True, dict=True):
     max_leverage: str
     launch_day: int
 
+    def __hash__(self) -> int:
+        return hash(self.symbol)  # of one field: instruments are what many caches are asked by
+
     @cached_property
     def price_decimals(self) -> int:
         return max(0, -int(Decimal(self.tick).as_tuple().exponent))
@@ -65,6 +68,12 @@ class Instrument(Struct, frozen=True, dict=True):
     @property
     def turnover_decimals(self) -> int:
         return 4 if self.category is Category.LINEAR else 8
+
+    @cached_property
+    def interest_ratio(self) -> Fraction:
+        """Open interest per step in the quote coin: times the price in ticks. Inverse: in the base coin, divided by it."""
+        tick, step = Fraction(self.tick), Fraction(self.step)
+        return step / tick if self.category is Category.INVERSE else step * tick
 
     @cached_property
     def turnover_ratio(self) -> Fraction:

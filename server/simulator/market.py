@@ -6,6 +6,7 @@ The 24 hours of a ticker are the last 1,440 minute candles, the forming one amon
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 
 import numpy as np
 from msgspec import Struct
@@ -40,17 +41,38 @@ class Ticker(Struct, frozen=True):
     next_funding_ms: int
 
 
+class Past(Struct, frozen=True):
+    """The closed minutes of a ticker's 24 hours, and where its last hour began, in the integers of candles."""
+
+    open: int
+    high: int
+    low: int
+    volume: int
+    turnover: int
+    hour_open: int
+
+
 class Market:
     """Everything public that can be asked of the exchange at an instant given in Unix milliseconds."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.candles = Candles(History(seed))
+        self.past = lru_cache(maxsize=4_096)(self._past)
+        self.offset = lru_cache(maxsize=8_192)(self._offset)
+        self._key = lru_cache(maxsize=16_384)(self._hashed)
 
-    def _key(self, purpose: str, instrument: Instrument) -> int:
+    def _hashed(self, purpose: str, instrument: Instrument) -> int:
         return key_of(self.seed, purpose, instrument.category, instrument.symbol)
 
-    def offset(self, instrument: Instrument, kind: str) -> int:
+    def _past(self, instrument: Instrument, minute: int) -> Past:
+        """What a ticker in `minute` (since 1970) looks back on."""
+        first_ms = (minute - DAY_MINUTES + 1) * MINUTE_MS
+        minutes = self.candles.minutes(instrument, first_ms, minute * MINUTE_MS)[:, :-1]
+        day = [int(one) for one in grouped(minutes, np.array([0]))[:, 0]]
+        return Past(day[OPEN], day[HIGH], day[LOW], day[VOLUME], day[TURNOVER], int(minutes[OPEN, -59]))
+
+    def _offset(self, instrument: Instrument, kind: str) -> int:
         """How many ticks the `mark` or `index` price stands above the path of trades; constant over time."""
         reach = instrument.base_price / float(instrument.tick) * 2e-4
         return round((2.0 * unit(self._key(kind, instrument), 0) - 1.0) * reach)
@@ -99,13 +121,11 @@ class Market:
 
     def ticker(self, instrument: Instrument, now_ms: int) -> Ticker:
         """The ticker; its last price is the close of the forming candle of every interval."""
-        day_ago_ms = (now_ms // MINUTE_MS - DAY_MINUTES + 1) * MINUTE_MS
-        minutes = self.candles.minutes(instrument, day_ago_ms, now_ms)
-        day = grouped(minutes, np.array([0]))[:, 0]
-        forming = self.forming(instrument, now_ms)
+        past, forming = self.past(instrument, now_ms // MINUTE_MS), self.forming(instrument, now_ms)
         quote, second = self._key("quote", instrument), now_ms // QUANTUM_MS
         above = word(quote, 3 * second) & 1  # whether the last trade lifted the ask or hit the bid
-        typical = int(day[VOLUME]) // DAY_MINUTES + 2
+        volume = past.volume + forming.volume
+        typical = volume // DAY_MINUTES + 2
         return Ticker(
             last=forming.close,
             mark=forming.path + self.offset(instrument, "mark"),
@@ -114,12 +134,12 @@ class Market:
             bid_size=1 + word(quote, 3 * second + 1) % typical,
             ask=forming.close - above + 1,
             ask_size=1 + word(quote, 3 * second + 2) % typical,
-            previous_24h=int(day[OPEN]),
-            high_24h=int(day[HIGH]),
-            low_24h=int(day[LOW]),
-            volume_24h=int(day[VOLUME]),
-            turnover_24h=int(day[TURNOVER]),
-            previous_1h=int(minutes[OPEN, -60]),
+            previous_24h=past.open,
+            high_24h=max(past.high, forming.high),
+            low_24h=min(past.low, forming.low),
+            volume_24h=volume,
+            turnover_24h=past.turnover + forming.turnover,
+            previous_1h=past.hour_open,
             open_interest=self._open_interest(instrument, now_ms),
             funding_rate=self._funding_rate(instrument, now_ms),
             next_funding_ms=(now_ms // FUNDING_MS + 1) * FUNDING_MS,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from fractions import Fraction
 
 from .candles import Candle
 from .instruments import Category, Instrument
@@ -48,7 +47,9 @@ def size_text(instrument: Instrument, steps: int) -> str:
 
 def change_text(last: int, previous: int, decimals: int) -> str:
     """(last - previous) / previous, rounded, without trailing zeros."""
-    return short(round(Fraction(last - previous, previous) * 10**decimals), decimals)
+    whole, rest = divmod((last - previous) * 10**decimals, previous)
+    up = 2 * rest > previous or (2 * rest == previous and whole & 1)  # to the nearest, halves to even
+    return short(whole + up, decimals)
 
 
 def _column(values: Iterable[int], factor: int, decimals: int) -> list[str]:
@@ -99,10 +100,13 @@ def _spot_row(instrument: Instrument, ticker: Ticker) -> Row:
     }
 
 
-def interest_value(instrument: Instrument, ticker: Ticker) -> Fraction:
-    """Open interest at the mark price, in the quote coin, or for inverse contracts in the base coin."""
-    size, price = ticker.open_interest * Fraction(instrument.step), ticker.mark * Fraction(instrument.tick)
-    return size / price if instrument.category is Category.INVERSE else size * price
+def interest_cents(instrument: Instrument, ticker: Ticker) -> int:
+    """Open interest at the mark price in hundredths of the quote coin, or for inverse contracts of the base coin."""
+    ratio = instrument.interest_ratio
+    cents, divisor = ticker.open_interest * ratio.numerator * 100, ratio.denominator
+    if instrument.category is Category.INVERSE:
+        return cents // (divisor * ticker.mark)
+    return cents * ticker.mark // divisor
 
 
 def ticker_row(instrument: Instrument, ticker: Ticker) -> Row:
@@ -120,7 +124,7 @@ def ticker_row(instrument: Instrument, ticker: Ticker) -> Row:
         "lowPrice24h": price_text(instrument, ticker.low_24h),
         "prevPrice1h": price_text(instrument, ticker.previous_1h),
         "openInterest": size_text(instrument, ticker.open_interest),
-        "openInterestValue": plain(int(interest_value(instrument, ticker) * 100), 2),
+        "openInterestValue": plain(interest_cents(instrument, ticker), 2),
         "turnover24h": _decimals4(ticker.turnover_24h, instrument.turnover_decimals),
         "volume24h": _decimals4(ticker.volume_24h * instrument.step_units, instrument.size_decimals),
         "fundingRate": short(ticker.funding_rate, 8),
