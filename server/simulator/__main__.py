@@ -30,6 +30,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--symbols", type=int, default=0, metavar="N", help="linear symbols, at least; 2000 at most")
     parser.add_argument("--no-limits", action="store_true", help="answer without rate limits")
     parser.add_argument("--ban-seconds", type=float, default=600.0, help="length of an IP ban (default: %(default)s)")
+    parser.add_argument("--ticks-per-s", type=float, default=10.0, help="changes of a ticker (default: %(default)s)")
+    parser.add_argument("--connects", type=int, default=500, help="stream connections in 5 min (default: %(default)s)")
+    parser.add_argument("--idle-seconds", type=float, default=600.0, help="silence of a stream (default: %(default)s)")
     parser.add_argument("--control", action="store_true", help="let tests steer it under /_control")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when stdin reaches its end")
     return parser.parse_args(arguments)
@@ -65,6 +68,9 @@ async def serve(options: argparse.Namespace) -> None:
         ban_s=options.ban_seconds,
         symbols=options.symbols,
         control=options.control,
+        ticks_per_s=options.ticks_per_s,
+        connects=options.connects,
+        idle_s=options.idle_seconds,
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()

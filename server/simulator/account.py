@@ -1,4 +1,4 @@
-"""The account at any instant: position rows and the wallet as Bybit writes them. Pure in (seed, time, modes).
+"""The account at any instant: position rows and the wallet as Bybit writes them. Pure in (seed, time, modes, trades).
 
 Money is worked out in integers of 1e-8. The wallet starts again from the same balances every UTC midnight, when
 everything is flat, so that it stays bounded for ever.
@@ -15,6 +15,7 @@ from .market import Market
 from .noise import key_of, word
 from .positions import ACTIVE, ONE, Holding, Leg, Positions, legs_of, price8, rounded, to_ticks, value8
 from .rows import Row, money, short, size_text
+from .trades import steps_of
 from .wallet import START8, Coin, wallet_row
 
 MARGINS = ("cross", "isolated")
@@ -65,8 +66,7 @@ class Account:
 
     def open_legs(self, modes: Modes, now_ms: int) -> list[Valued]:
         """Every open leg, by symbol and index."""
-        legs = (leg for symbol in sorted(ACTIVE) for leg in legs_of(symbol, hedged=symbol in modes.hedged))
-        held = ((leg, self.positions.holding(leg, now_ms)) for leg in legs)
+        held = self.holdings(modes, now_ms).items()
         return [valued(self.market, leg, holding, now_ms) for leg, holding in held if holding.size]
 
     def open_rows(self, modes: Modes, now_ms: int) -> list[Row]:
@@ -79,22 +79,41 @@ class Account:
         legs = legs_of(instrument.symbol, hedged=hedged) if instrument.category is Category.LINEAR else ()
         if not legs:
             return [self._never_held_row(instrument, index, now_ms) for index in ((1, 2) if hedged else (0,))]
-        rows = []
-        for leg in legs:
-            held = self.positions.holding(leg, now_ms)
-            if held.size:
-                rows.append((held, self._open_row(valued(self.market, leg, held, now_ms), modes, now_ms)))
-            else:
-                rows.append((held, self._flat_row(leg, held, now_ms)))
-        return [row for _, row in sorted(rows, key=lambda pair: -pair[0].changed_ms)]
+        held = sorted(
+            ((leg, self.positions.holding(leg, now_ms)) for leg in legs), key=lambda pair: -pair[1].changed_ms
+        )
+        return [self.leg_row(leg, holding, modes, now_ms) for leg, holding in held]
+
+    def holdings(self, modes: Modes, now_ms: int) -> dict[Leg, Holding]:
+        """Every leg that is ever held, flat ones included."""
+        legs = (leg for symbol in sorted(ACTIVE) for leg in legs_of(symbol, hedged=symbol in modes.hedged))
+        return {leg: self.positions.holding(leg, now_ms) for leg in legs}
+
+    def leg_row(self, leg: Leg, held: Holding, modes: Modes, now_ms: int) -> Row:
+        """The row of a leg that is held like this, valued now."""
+        if not held.size:
+            return self._flat_row(leg, held, now_ms)
+        return self._open_row(valued(self.market, leg, held, now_ms), modes, now_ms)
+
+    def trade(self, symbol: str, side: int, buys: bool, size: str, modes: Modes, now_ms: int) -> Leg:
+        """Trades `size` of a symbol's leg (positionIdx `side`) now. Raises ValueError."""
+        for leg in legs_of(symbol, hedged=symbol in modes.hedged):
+            if leg.side == side:
+                steps = steps_of(leg.instrument, size)
+                self.positions.trade(leg, steps if buys else -steps, now_ms)
+                return leg
+        raise ValueError(f"no position {symbol} {side} is ever held: one of {', '.join(sorted(ACTIVE))}")
 
     def _base(self, instrument: Instrument) -> int:
         return key_of(self.market.seed, "sequence", instrument.category, instrument.symbol)
 
-    def _row(self, instrument: Instrument, index: int, leverage: int, changed_ms: int, now_ms: int) -> Row:
+    def _row(
+        self, instrument: Instrument, index: int, leverage: int, changed_ms: int, now_ms: int, trades: int = 0
+    ) -> Row:
         """A flat row with what every row has in common.
 
-        `seq` grows with the time of the last change, so that it never goes back, whatever the modes.
+        `seq` grows with the time of the last change and with each trade on demand, so that it never goes back, whatever
+        the modes.
         """
         base = self._base(instrument)
         mark = self.market.mark(instrument, now_ms)
@@ -121,7 +140,7 @@ class Account:
             "createdTime": str(changed_ms),
             "positionIdx": index,
             "positionIM": "0",
-            "seq": base % 10**9 + changed_ms,
+            "seq": base % 10**9 + changed_ms + trades,
             "updatedTime": str(changed_ms),
             "side": "",
             "bustPrice": "",
@@ -148,7 +167,7 @@ class Account:
 
     def _flat_row(self, leg: Leg, held: Holding, now_ms: int) -> Row:
         today = self.positions.realised_today(leg, now_ms)
-        row = self._row(leg.instrument, leg.side, leg.leverage, held.changed_ms, now_ms)
+        row = self._row(leg.instrument, leg.side, leg.leverage, held.changed_ms, now_ms, held.trades)
         return row | {
             "createdTime": str(held.opened_ms),
             "curRealisedPnl": money(held.realised),

@@ -1,4 +1,7 @@
-"""The exchange over HTTP: one way in for every endpoint, through counting, rate limits, signature and faults."""
+"""The exchange over HTTP: one way in for every endpoint, through counting, rate limits, signature and faults.
+
+Beside it the streams, on the same port.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,12 @@ from .clock import Clock
 from .control import add_control
 from .exchange import Exchange, Query, modes_of
 from .faults import Active, Faults, before_answer, changed_body, changed_envelope, cut, dripping
-from .limits import Allowance, IpLimit, KeyLimit
+from .limits import CONNECTS, Allowance, ConnectLimit, IpLimit, KeyLimit
 from .rows import Row
 from .signing import ApiKey, Refusal, authenticate
+from .sockets import PATHS, Sockets
+from .streamcontrol import add_stream_control
+from .streams import Streams
 
 RECENT_CALLS = 1_000
 IP_BANNED = "<html><head><title>403 Forbidden</title></head><body><h1>403 Forbidden</h1></body></html>"
@@ -73,8 +79,8 @@ class Calls:
 class Simulator:
     """The handler of every call, and what it keeps between calls."""
 
-    def __init__(self, exchange: Exchange, *, limits: bool, ban_s: float) -> None:
-        self.exchange, self.faults, self.calls = exchange, Faults(), Calls()
+    def __init__(self, exchange: Exchange, streams: Streams, *, limits: bool, ban_s: float) -> None:
+        self.exchange, self.streams, self.faults, self.calls = exchange, streams, Faults(), Calls()
         self.ip_limit = IpLimit(ban_s) if limits else None
         self.key_limit = KeyLimit() if limits else None
 
@@ -151,21 +157,31 @@ def create_simulator(
     symbols: int = 0,
     control: bool = False,
     clock: Clock | None = None,
+    ticks_per_s: float = 10.0,
+    connects: int = CONNECTS,
+    idle_s: float = 600.0,
 ) -> web.Application:
     """The exchange as an application; no I/O. Its Simulator stands under SIMULATOR.
 
     margin: "cross" or "isolated". hedged: symbols in hedge mode. limits: whether rate limits hold, with bans of `ban_s`
     seconds. symbols: how many linear ones there are at least. control: whether tests may steer it under /_control.
-    Raises ValueError for unknown modes, or too many symbols.
+    ticks_per_s: how often a ticker changes on the streams. connects: how many stream connections an address may open in
+    five minutes, if limits hold. idle_s: after how long without a word they are closed.
+    Raises ValueError for unknown modes, too many symbols or ticks.
     """
     exchange = Exchange(seed, clock or Clock(), modes_of(margin, hedged), symbols)
-    simulator = Simulator(exchange, limits=limits, ban_s=ban_s)
+    streams = Streams(exchange, ticks_per_s=ticks_per_s, idle_s=idle_s)
+    simulator = Simulator(exchange, streams, limits=limits, ban_s=ban_s)
+    sockets = Sockets(streams, ConnectLimit(connects) if limits else None)
     app = web.Application()
     app[SIMULATOR] = simulator
     app.add_routes([web.get(path, simulator.handle) for path in (*PUBLIC, *PRIVATE)])
+    app.add_routes([web.get(path, sockets.handle) for path in PATHS])
     if control:
         add_control(app, simulator)
-    app.on_shutdown.append(_let_go)
+        add_stream_control(app, simulator)
+    app.on_shutdown.extend((_let_go, sockets.end))
+    app.cleanup_ctx.append(streams.running)
     return app
 
 

@@ -5,17 +5,17 @@ Bad bodies are answered 400 with a sentence that says what is wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from aiohttp import web
 
+from .body import done, read
 from .faults import Fault
 
 if TYPE_CHECKING:
     from .app import Simulator
 
-T = TypeVar("T")
 LATEST_MS = 4_000_000_000_000  # in the year 2096
 YEAR_MS = 366 * 86_400_000
 
@@ -34,17 +34,6 @@ class AccountSetting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hedge: list[str] | None = None
 
 
-async def _read(request: web.Request, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(await request.read() or b"{}", type=kind)
-    except msgspec.MsgspecError as error:
-        raise web.HTTPBadRequest(text=str(error)) from error
-
-
-def _done() -> web.Response:
-    return web.json_response({"ok": True})
-
-
 class Control:
     """The handlers of /_control for one simulator."""
 
@@ -53,17 +42,17 @@ class Control:
 
     async def put_fault(self, request: web.Request) -> web.Response:
         try:
-            self.simulator.faults.put(await _read(request, Fault))
+            self.simulator.faults.put(await read(request, Fault))
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from error
-        return _done()
+        return done()
 
     async def delete_fault(self, request: web.Request) -> web.Response:
         try:
             self.simulator.faults.remove(request.query.get("endpoint"))
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from error
-        return _done()
+        return done()
 
     async def get_calls(self, _: web.Request) -> web.Response:
         calls = self.simulator.calls
@@ -71,20 +60,21 @@ class Control:
 
     async def delete_calls(self, _: web.Request) -> web.Response:
         self.simulator.calls.clear()
-        return _done()
+        return done()
 
     async def put_clock(self, request: web.Request) -> web.Response:
-        setting = await _read(request, ClockSetting)
+        setting = await read(request, ClockSetting)
         self.simulator.exchange.clock.set(freeze_ms=setting.freeze_ms, offset_ms=setting.offset_ms)
-        return _done()
+        return done()
 
     async def put_account(self, request: web.Request) -> web.Response:
-        setting = await _read(request, AccountSetting)
+        setting = await read(request, AccountSetting)
         try:
             self.simulator.exchange.set_modes(setting.margin, setting.hedge)
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from error
-        return _done()
+        self.simulator.streams.push_account()
+        return done()
 
 
 def add_control(app: web.Application, simulator: Simulator) -> None:

@@ -71,7 +71,7 @@ class Instrument(Struct, frozen=True, dict=True):
 
     @cached_property
     def interest_ratio(self) -> Fraction:
-        """Open interest per step in the quote coin: times the price in ticks. Inverse: in the base coin, divided by it."""
+        """Open interest per step in the quote coin: times the price in ticks. Inverse: divided by it."""
         tick, step = Fraction(self.tick), Fraction(self.step)
         return step / tick if self.category is Category.INVERSE else step * tick
 

@@ -1,4 +1,4 @@
-"""Rate limits as Bybit keeps them: requests per IP with a ban, and calls per second per key and endpoint."""
+"""Rate limits as Bybit keeps them: requests and connections per IP, and calls per second per key and endpoint."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import OrderedDict, deque
 from typing import NamedTuple
 
 IP_REQUESTS, IP_WINDOW_S = 600, 5.0
+CONNECTS, CONNECT_WINDOW_S = 500, 300.0
 REMEMBERED = 1_024
 
 
@@ -33,6 +34,26 @@ class IpLimit:
         for remembered in (self._times_s, self._banned_until_s):
             while len(remembered) > REMEMBERED:
                 remembered.popitem(last=False)
+        return True
+
+
+class ConnectLimit:
+    """So many new stream connections in any five minutes from one address; no ban. Bounded in memory."""
+
+    def __init__(self, connects: int = CONNECTS) -> None:
+        self.connects = connects
+        self._times_s: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def admits(self, address: str, now_s: float) -> bool:
+        """Counts one connection from `address` at `now_s` (a monotonic clock) if it is within the limit."""
+        times_s = self._times_s.setdefault(address, deque())
+        while times_s and now_s - times_s[0] >= CONNECT_WINDOW_S:
+            times_s.popleft()
+        if len(times_s) >= self.connects:
+            return False
+        times_s.append(now_s)
+        while len(self._times_s) > REMEMBERED:
+            self._times_s.popitem(last=False)
         return True
 
 

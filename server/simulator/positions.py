@@ -2,12 +2,12 @@
 
 Each leg (a symbol, or one side of a hedged symbol) repeats cycles of so many minutes: open, grow, set stops, shrink,
 flip, grow, shrink, close, each a fill at the last price of its moment. Cycles divide the UTC day and end flat, so that
-nothing is carried over midnight. Prices and money are integers in units of 1e-8.
+nothing is carried over midnight. Trades on demand come in between. Prices and money are integers in units of 1e-8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from .candles import MINUTE_MS
 from .instruments import CATALOGUE, DAY_MS, Category, Instrument
 from .market import Market
 from .noise import key_of, unit, word
+from .trades import Trade, Trades
 
 ONE = 10**8
 FEE_PER_100_000 = 20
@@ -22,6 +23,7 @@ STEPS_PERMILLE = (50, 170, 260, 360, 500, 640, 760, 880)
 # By one-way step: how the held size changes, in parts of a base size; None sets the stops, 0 closes all.
 ONE_WAY = (1.0, 0.7, None, -0.9, -2.1, -0.6, 0.8, 0)
 HEDGED = (1.0, 0.7, None, -0.9, 0.4, None, -0.5, 0)
+LAST_STEP = len(ONE_WAY) - 1  # the one that closes
 
 # symbol: minutes of a cycle (one-way, or of the two hedged legs), notional in USD, leverage
 ACTIVE: Mapping[str, tuple[tuple[int, int], int, int]] = {
@@ -50,7 +52,7 @@ class Holding(NamedTuple):
     """A leg after one of its changes.
 
     `size` is signed, in steps; `realised` since this position was opened, fees taken off; `cycle_realised` since the
-    cycle began; `take_profit` and `stop_loss` in ticks, None where not set.
+    cycle began; `take_profit` and `stop_loss` in ticks, None where not set; `trades` on demand ever.
     """
 
     size: int
@@ -61,6 +63,15 @@ class Holding(NamedTuple):
     changed_ms: int
     take_profit: int | None
     stop_loss: int | None
+    trades: int = 0
+
+
+class Move(NamedTuple):
+    """What happens to a leg at an instant: a trade on demand of `change` steps, or else the cycle's own `step`."""
+
+    at_ms: int
+    step: int
+    change: int = 0
 
 
 def rounded(numerator: int, denominator: int) -> int:
@@ -101,7 +112,7 @@ def _filled(leg: Leg, held: Holding, change: int, price: int, at_ms: int) -> Hol
     if held.size * change >= 0:
         average = rounded(held.average * abs(held.size) + price * abs(change), abs(size))
         opened_ms, realised = (held.opened_ms, held.realised) if held.size else (at_ms, 0)
-        stops = (held.take_profit, held.stop_loss)
+        stops = (held.take_profit, held.stop_loss, held.trades)
         return Holding(size, average, realised - fee, held.cycle_realised - fee, opened_ms, at_ms, *stops)
     closed = change if abs(change) <= abs(held.size) else -held.size
     profit = value8(leg.instrument, held.average - price, closed) - fee
@@ -109,8 +120,8 @@ def _filled(leg: Leg, held: Holding, change: int, price: int, at_ms: int) -> Hol
     if size * held.size > 0:
         return held._replace(size=size, realised=held.realised + profit, cycle_realised=cycle, changed_ms=at_ms)
     if size:  # flipped: the whole fee is booked on the position that ends
-        return Holding(size, price, 0, cycle, at_ms, at_ms, None, None)
-    return Holding(0, 0, held.realised + profit, cycle, held.opened_ms, at_ms, None, None)
+        return Holding(size, price, 0, cycle, at_ms, at_ms, None, None, held.trades)
+    return Holding(0, 0, held.realised + profit, cycle, held.opened_ms, at_ms, None, None, held.trades)
 
 
 def _with_stops(leg: Leg, held: Holding, at_ms: int, away_permille: int) -> Holding:
@@ -121,31 +132,65 @@ def _with_stops(leg: Leg, held: Holding, at_ms: int, away_permille: int) -> Hold
 
 
 class Positions:
-    """All holdings of one seed at any instant. Invariant: a leg is flat at every end of its cycle, so at midnight."""
+    """All holdings of one seed at any instant. Invariant: a leg is flat at every end of its cycle, so at midnight.
+
+    Pure in (seed, time, trades on demand).
+    """
 
     def __init__(self, market: Market) -> None:
-        self.market = market
-        self.cycle = lru_cache(maxsize=4_096)(self._cycle)
+        self.market, self.trades = market, Trades()
+        self._cycles = lru_cache(maxsize=4_096)(self._cycle)
 
-    def _cycle(self, leg: Leg, number: int) -> tuple[Holding, ...]:
-        """The leg after each step of its cycle `number`, counted from 1970."""
-        return tuple(self._steps(leg, number))
+    def cycle(self, leg: Leg, number: int) -> tuple[Holding, ...]:
+        """The leg after each change in its cycle `number`, counted from 1970."""
+        start_ms = number * leg.cycle_ms
+        before, trades = self.trades.within(leg.instrument.symbol, leg.side, start_ms, start_ms + leg.cycle_ms)
+        return self._cycles(leg, number, before, trades)
 
-    def _steps(self, leg: Leg, number: int) -> Iterator[Holding]:
-        instrument, start_ms = leg.instrument, number * leg.cycle_ms
-        key = key_of(self.market.seed, "position", instrument.symbol, str(leg.side), str(number))
-        going = leg.side or 1 + word(key, 0) % 2
-        base = leg.notional_usd / instrument.base_price / float(instrument.step) * (1 if going == 1 else -1)
-        held = Holding(0, 0, 0, 0, start_ms, start_ms, None, None)
-        for step, part in enumerate(HEDGED if leg.side else ONE_WAY):
-            at_ms = start_ms + leg.cycle_ms * (STEPS_PERMILLE[step] + word(key, 2 * step + 1) % 40) // 1_000
-            if part is None:
-                held = _with_stops(leg, held, at_ms, 15 + 5 * step)
-            else:
-                change = round(base * part * (0.8 + 0.2 * unit(key, 2 * step + 2))) if part else -held.size
-                price = price8(instrument, self.market.last(instrument, at_ms))
-                held = _filled(leg, held, change, price, at_ms)
-            yield held
+    def trade(self, leg: Leg, change: int, now_ms: int) -> None:
+        """Trades `change` steps (signed) now; closed with the leg's cycle, if not before.
+
+        Raises ValueError where a hedged leg would change its side.
+        """
+        if leg.side and (self.holding(leg, now_ms).size + change) * (1 if leg.side == 1 else -1) < 0:
+            raise ValueError("a hedged leg can be closed, and never change its side")
+        self.trades.add(leg.instrument.symbol, leg.side, Trade(now_ms, change))
+
+    def _cycle(self, leg: Leg, number: int, before: int, trades: tuple[Trade, ...]) -> tuple[Holding, ...]:
+        start_ms = number * leg.cycle_ms
+        key = key_of(self.market.seed, "position", leg.instrument.symbol, str(leg.side), str(number))
+        own = (
+            Move(start_ms + leg.cycle_ms * (permille + word(key, 2 * step + 1) % 40) // 1_000, step)
+            for step, permille in enumerate(STEPS_PERMILLE)
+        )
+        asked = (Move(one.at_ms, LAST_STEP, one.change) for one in trades)
+        moves = sorted((*own, *asked), key=lambda move: move.at_ms)
+        if trades:
+            moves.append(Move(start_ms + leg.cycle_ms - 1, LAST_STEP))
+        return tuple(self._moved(leg, key, moves, Holding(0, 0, 0, 0, start_ms, start_ms, None, None, before)))
+
+    def _moved(self, leg: Leg, key: int, moves: Iterable[Move], held: Holding) -> Iterator[Holding]:
+        """The leg after each of the moves that change it."""
+        for move in moves:
+            if not move.change and (HEDGED if leg.side else ONE_WAY)[move.step] is None:
+                if held.size:
+                    held = _with_stops(leg, held, move.at_ms, 15 + 5 * move.step)
+                    yield held
+            elif change := move.change or self._own_change(leg, key, move.step, held):
+                price = price8(leg.instrument, self.market.last(leg.instrument, move.at_ms))
+                held = _filled(leg, held, change, price, move.at_ms)
+                held = held._replace(trades=held.trades + bool(move.change))
+                yield held
+
+    def _own_change(self, leg: Leg, key: int, step: int, held: Holding) -> int:
+        """How many steps the cycle's own `step` trades; a hedged leg never more than keeps it on its side."""
+        part = (HEDGED if leg.side else ONE_WAY)[step]
+        if not part:
+            return -held.size
+        going = 1 if (leg.side or 1 + word(key, 0) % 2) == 1 else -1
+        base = leg.notional_usd / leg.instrument.base_price / float(leg.instrument.step) * going
+        change = round(base * part * (0.8 + 0.2 * unit(key, 2 * step + 2)))
+        return -held.size if leg.side and (held.size + change) * going < 0 else change
 
     def holding(self, leg: Leg, now_ms: int) -> Holding:
         """The leg as its last change at or before `now_ms` left it."""

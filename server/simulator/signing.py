@@ -6,7 +6,7 @@ Each refusal is an answer of Bybit's own with HTTP 200; `Refusal` carries its co
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
@@ -77,4 +77,22 @@ def authenticate(headers: Mapping[str, str], query: str, server_times_ms: Iterab
     origin = f"{timestamp}{key}{headers.get('X-BAPI-RECV-WINDOW', '')}{query}"
     if not hmac.compare_digest(signature(known.secret, origin).encode(), sign.lower().encode()):
         raise Refusal(10004, f"error sign! origin_string[{origin}]")
+    return known
+
+
+def authenticate_stream(args: Sequence[object], server_times_ms: Iterable[int]) -> ApiKey:
+    """The key of a private stream's auth: [key, expires, signature], signed over `GET/realtime` and expires.
+
+    It is good while any of the server times lies before `expires`. Raises Refusal.
+    """
+    if len(args) != 3 or not all(isinstance(arg, str | int) for arg in args):
+        raise Refusal(10001, "Params Error")
+    key, expires, sign = (str(arg) for arg in args)
+    expires_ms = _integer(expires)
+    if (known := KEYS.get(key)) is None:
+        raise Refusal(10003, "API key is invalid.")
+    if all(server_ms >= expires_ms for server_ms in server_times_ms):
+        raise Refusal(10002, "Params Error")  # the words of Bybit for what is late
+    if not hmac.compare_digest(signature(known.secret, f"GET/realtime{expires}").encode(), sign.lower().encode()):
+        raise Refusal(10004, "error sign!")
     return known
