@@ -13,7 +13,7 @@ from .connection import Connection
 from .frames import text_frame
 from .rows import Row
 from .signing import Refusal, authenticate_stream
-from .streamfaults import ActiveStream, Kind
+from .streamfaults import EVERY, ActiveStream, Kind
 from .streams import PRIVATE, Streams
 from .topics import encode
 
@@ -71,7 +71,7 @@ class Operations:
 
     def _auth_refusal(self, connection: Connection, args: list[Any]) -> str | None:
         """Why these are no credentials; None where they are, and the connection has its key."""
-        if (fault := self.streams.faults.find(Kind.AUTH, PRIVATE)) is not None and fault.hits(PRIVATE):
+        if (fault := self.streams.faults.hit(Kind.AUTH, PRIVATE, EVERY)) is not None:
             return fault.fault.ret_msg or "API key is invalid."
         clock = self.streams.exchange.clock
         times_ms = (clock.now_ms(),) if clock.freeze_ms is None else (clock.now_ms(), clock.wall_ms())
@@ -100,8 +100,7 @@ class Operations:
     def _topic_refusal(self, connection: Connection, name: str) -> str | None:
         path = connection.path
         not_found = f"Invalid symbol :[{name}]" if path == "spot" else f"error:handler not found,topic:{name}"
-        fault = self.streams.faults.find(Kind.SUBSCRIBE, path, name)
-        if fault is not None and fault.hits(name):
+        if (fault := self.streams.faults.hit(Kind.SUBSCRIBE, path, name)) is not None:
             return fault.fault.ret_msg or not_found
         if not self.streams.knows(path, name):
             return not_found
@@ -130,8 +129,7 @@ class Operations:
 
     def _unacknowledged(self, connection: Connection, names: list[str]) -> ActiveStream | None:
         for name in names:
-            fault = self.streams.faults.find(Kind.ACK, connection.path, name)
-            if fault is not None and fault.hits(connection.path):
+            if (fault := self.streams.faults.hit(Kind.ACK, connection.path, name)) is not None:
                 return fault
         return None
 

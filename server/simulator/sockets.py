@@ -12,7 +12,7 @@ from .faults import cut
 from .frames import pong_frame
 from .limits import ConnectLimit
 from .operations import Operations
-from .streamfaults import ActiveStream, Kind
+from .streamfaults import EVERY, ActiveStream, Kind
 from .streams import GOING_AWAY, PRIVATE, Streams
 
 PATHS: Mapping[str, str] = {
@@ -36,8 +36,7 @@ class Sockets:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serves one connection for as long as it lasts."""
         path, loop = PATHS[request.path], asyncio.get_running_loop()
-        refusing = self.streams.faults.find(Kind.REFUSE, path)
-        if refusing is not None and refusing.hits(path):
+        if (refusing := self.streams.faults.hit(Kind.REFUSE, path, EVERY)) is not None:
             self.streams.refused += 1
             return await _refuse(refusing, request)
         if self.limit is not None and not self.limit.admits(request.remote or "", loop.time()):

@@ -143,3 +143,8 @@ class StreamFaults:
             if active.fault.kind is kind and active.left != 0 and active.fits(path, topic):
                 return active
         return None
+
+    def hit(self, kind: Kind, path: str, topic: str) -> ActiveStream | None:
+        """The fault of a kind that hits this message, counted."""
+        active = self.find(kind, path, topic)
+        return active if active is not None and active.hits(topic) else None

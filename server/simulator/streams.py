@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from .connection import Connection
+from .disturbance import disturbed
 from .exchange import Exchange
 from .frames import text_frame
-from .garbage import garbage
 from .instruments import Category
 from .noise import key_of, word
 from .pushes import TOPICS, Pushes
-from .streamfaults import EVERY, ActiveStream, Kind, StreamFault, StreamFaults
+from .streamfaults import EVERY, Kind, StreamFault, StreamFaults
 from .topics import Topic, encode, topic_of
 
 STEP_S = 0.02
@@ -135,7 +135,7 @@ class Streams:
     def publish(self, key: Key, data: bytes) -> None:
         """Sends one message to all who follow its topic."""
         followers = self.followers.get(key, ())
-        for payload in self._changed(key, data) if self.faults else (data,):
+        for payload in disturbed(self.faults, *key, data) if self.faults else (data,):
             frame = text_frame(payload)
             self.sent[key[1]] += len(followers)
             for connection in followers:
@@ -144,25 +144,6 @@ class Streams:
     def _publish_all(self, key: Key, messages: list[bytes]) -> None:
         for data in messages:
             self.publish(key, data)
-
-    def _hit(self, kind: Kind, key: Key) -> ActiveStream | None:
-        active = self.faults.find(kind, *key)
-        return active if active is not None and active.hits(key[1]) else None
-
-    def _changed(self, key: Key, data: bytes) -> list[bytes]:
-        """What faults make of a message, in the order it is sent."""
-        if self._hit(Kind.DROP, key) is not None:
-            return []
-        if (bad := self._hit(Kind.GARBAGE, key)) is not None:
-            data = garbage(data, bad.fault.rubbish, bad.fault.size_bytes)
-        for active in self.faults.of(Kind.REORDER):
-            if key[1] in active.held and active.fits(*key):
-                active.meets(key[1])
-                return [data, active.held.pop(key[1])]
-        if (holding := self._hit(Kind.REORDER, key)) is not None:
-            holding.held[key[1]] = data
-            return []
-        return [data, data] if self._hit(Kind.REPEAT, key) is not None else [data]
 
     def put_fault(self, fault: StreamFault) -> None:
         """Puts a fault in force; one that cuts once does so now. Raises ValueError for an unknown path."""
@@ -195,7 +176,7 @@ class Streams:
                 if key not in self.followers:
                     continue
                 self.publish(key, encode(self._pushes.document(name, push.rows, now_ms)))
-                if push.late and self._hit(Kind.OLD, key) is not None:
+                if push.late and self.faults.hit(Kind.OLD, *key) is not None:
                     self.publish(key, encode(self._pushes.document(name, push.late, now_ms)))
 
     def step(self, now_s: float) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import ccxt
+import ccxt.pro
 import pytest
 from pybit.exceptions import InvalidRequestError
 from pybit.unified_trading import HTTP
@@ -108,3 +110,25 @@ def test_ccxt_account(exchange: Any) -> None:
     assert exchange.fetch_position("LTC/USDT:USDT")["contracts"] == 0
     balance = exchange.fetch_balance()
     assert balance["USDT"]["total"] > balance["USDT"]["used"] >= 0
+
+
+async def test_ccxt_streams(url: str) -> None:
+    """Streams of tickers and candles, and auth with the private ones, work with ccxt's client."""
+    bybit = ccxt.pro.bybit({"apiKey": API_KEY, "secret": API_SECRET})
+    at = url.replace("http", "ws", 1)
+    private = f"{at}/v5/private"
+    streams = {
+        "public": {category: f"{at}/v5/public/{category}" for category in ("spot", "linear", "inverse")},
+        "private": {"spot": {"unified": private}, "contract": private},
+    }
+    bybit.urls["api"] = dict.fromkeys(bybit.urls["api"], url) | {"ws": streams}
+    try:
+        async with asyncio.timeout(30):
+            first, second = [dict(await bybit.watch_ticker("BTC/USDT:USDT")) for _ in range(2)]
+            assert second["open"] == first["open"]  # which a delta does not have
+            assert second["timestamp"] > first["timestamp"]
+            assert (await bybit.watch_ticker("BTC/USDT"))["last"] > 0
+            assert len((await bybit.watch_ohlcv("BTC/USDT:USDT", "1m"))[-1]) == 6
+            await bybit.watch_positions()
+    finally:
+        await bybit.close()
