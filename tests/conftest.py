@@ -69,6 +69,8 @@ class Exchange:
     async def reset(self) -> None:
         """As it was at the start."""
         await self.heal()
+        await self._control("DELETE", "stream")
+        await self._control("DELETE", "trade")
         await self._control("DELETE", "calls")
         await self._control("PUT", "clock", {})
         await self._control("PUT", "account", {"margin": "cross"})

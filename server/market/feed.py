@@ -179,7 +179,9 @@ class Feed:
             return True
         accepted = newest(self.reading, reading)
         if accepted is None:
-            log.warning("reading_out_of_order", topic=str(self.topic), source=reading.source.value)
+            # A call that a push has overtaken is nothing to tell of.
+            write = log.debug if self._line is not None else log.warning
+            write("reading_out_of_order", topic=str(self.topic), source=reading.source.value)
             return False
         if reading.source is Source.POLL:
             self.polled_at = reading.asked_at
