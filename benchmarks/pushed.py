@@ -47,7 +47,7 @@ def create_pushed_app(settings: Settings, *, worker: int, of: int, descriptors: 
 
 
 async def _pusher(app: web.Application) -> AsyncIterator[None]:
-    topics = app[keys.SNAPSHOTS].topics(SYMBOL)
+    topics = app[keys.CHANNELS].positions(SYMBOL).topics
     pushing = asyncio.create_task(_push(app[keys.FEEDS], topics), name="pusher")
     yield
     pushing.cancel()

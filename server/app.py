@@ -13,6 +13,7 @@ from .api import keys, rest, system, ws
 from .api.auth import Access
 from .api.load import Load
 from .api.middlewares import guarding, limiting, tracing
+from .api.operations import SocketOperations
 from .bybit.client import BybitClient
 from .bybit.credentials import Credentials, keep_checked
 from .bybit.streams import Streams
@@ -21,10 +22,10 @@ from .market.candles import CandleCache
 from .market.feeds import SWEEP_S, Feeds
 from .market.following import Following
 from .market.listings import Listings
-from .market.symbols import Symbols
+from .market.symbols import Symbols, check_form
 from .models import Kind, Reading, Topic
+from .realtime.channels import Channels
 from .realtime.hub import Hub
-from .realtime.snapshots import Snapshots
 from .settings import Settings
 from .telemetry import get_logger
 
@@ -113,17 +114,28 @@ def _wire_streams(app: web.Application, settings: Settings, *, share: float) -> 
 
 
 def _wire_realtime(app: web.Application, settings: Settings) -> None:
-    app[keys.SNAPSHOTS] = snapshots = Snapshots(
+    app[keys.CHANNELS] = channels = Channels(
         app[keys.FEEDS],
         exchange=settings.exchange,
         category=settings.bybit.category.value,
         epoch=app[keys.LOAD].epoch,
         stale_after_s=settings.freshness.stale_after_s,
+        check_form=check_form,
     )
     app[keys.HUB] = hub = Hub(
-        snapshots, live_poll_s=settings.freshness.live_poll_s, heartbeat_s=settings.websocket.heartbeat_s
+        channels, live_poll_s=settings.freshness.live_poll_s, heartbeat_s=settings.websocket.heartbeat_s
     )
     app[keys.FEEDS].watch(hub.changed)
+    category, symbols = settings.bybit.category.value, app[keys.SYMBOLS]
+    app[keys.OPERATIONS] = SocketOperations(
+        app[keys.ACCESS],
+        channels,
+        hub,
+        category=category,
+        known=lambda symbol: symbols.known(symbol, category),
+        websocket=settings.websocket,
+        freshness=settings.freshness,
+    )
 
 
 async def _client(app: web.Application) -> AsyncIterator[None]:

@@ -100,6 +100,10 @@ class TooSlow(GatewayError):
     temporary = True
 
 
+class TooManySubscriptions(GatewayError):
+    """A socket has as many subscriptions as it may have."""
+
+
 class GoingAway(GatewayError):
     """The gateway stops or restarts."""
 
@@ -209,6 +213,7 @@ OUTCOMES: dict[type[GatewayError], Outcome] = {
     MethodNotAllowed: Outcome(405, "method_not_allowed", "Method not allowed"),
     TooLarge: Outcome(413, "too_large", "Too large", 1009),
     BadHost: Outcome(421, "bad_host", "Unknown host"),
+    TooManySubscriptions: Outcome(429, "too_many_subscriptions", "Too many subscriptions", 4429),
     InsufficientCandles: Outcome(422, "insufficient_candles", "Too few candles"),
     RateLimited: Outcome(429, "rate_limited", "Too many requests", 4429),
     TooManyConnections: Outcome(429, "too_many_connections", "Too many connections", 4429),

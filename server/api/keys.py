@@ -7,19 +7,21 @@ from ..bybit.streams import Streams
 from ..market.feeds import Feeds
 from ..market.following import Following
 from ..market.symbols import Symbols
+from ..realtime.channels import Channels
 from ..realtime.hub import Hub
-from ..realtime.snapshots import Snapshots
 from ..settings import Settings
 from .auth import Access
 from .load import Load
+from .operations import SocketOperations
 
 SETTINGS = web.AppKey("SETTINGS", Settings)
 CLIENT = web.AppKey("CLIENT", BybitClient)
 FEEDS = web.AppKey("FEEDS", Feeds)
 SYMBOLS = web.AppKey("SYMBOLS", Symbols)
-SNAPSHOTS = web.AppKey("SNAPSHOTS", Snapshots)
+CHANNELS = web.AppKey("CHANNELS", Channels)
 FOLLOWING = web.AppKey("FOLLOWING", Following)
 STREAMS: web.AppKey[Streams | None] = web.AppKey("STREAMS")
 HUB = web.AppKey("HUB", Hub)
+OPERATIONS = web.AppKey("OPERATIONS", SocketOperations)
 ACCESS = web.AppKey("ACCESS", Access)
 LOAD = web.AppKey("LOAD", Load)

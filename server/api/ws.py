@@ -8,19 +8,22 @@ from collections.abc import Callable
 from aiohttp import WSMessage, WSMsgType, web
 from aiojobs.aiohttp import spawn
 
-from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated, UnknownSymbol
+from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated
 from ..market.symbols import check_form
 from ..realtime.farewell import CLOSE_CODE, CLOSE_S, Socket, farewell
 from ..realtime.frames import message_frame, pong_frame
-from ..realtime.session import Session, parse_message
+from ..realtime.operations import parse_message
+from ..realtime.session import Session
 from ..telemetry import get_logger
 from .auth import bearer
-from .keys import ACCESS, HUB, LOAD, SETTINGS, SNAPSHOTS, SYMBOLS
+from .keys import ACCESS, HUB, LOAD, OPERATIONS, SETTINGS, SYMBOLS
 from .parameters import Parameters
 
 routes = web.RouteTableDef()
 
 log = get_logger(__name__)
+
+MakeSession = Callable[[web.Request, Socket, asyncio.Transport], Session]
 
 CLOSES_PER_S = 2000
 """How many sockets a drain closes in a second, in all processes together, as long as its time allows that."""
@@ -30,6 +33,17 @@ SLICE_S = 0.01
 @routes.get("/ws/positions/{symbol}", allow_head=False)
 async def positions(request: web.Request) -> web.StreamResponse:
     """Position, balance and price of one symbol, pushed at an interval or live."""
+    return await _socket(request, _single_session)
+
+
+@routes.get("/ws", allow_head=False)
+async def multiple(request: web.Request) -> web.StreamResponse:
+    """As many channels as the client subscribes to."""
+    return await _socket(request, _session)
+
+
+async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamResponse:
+    """One socket, from its upgrade to its end."""
     ws = await _upgraded(request)
     if (transport := request.transport) is None:
         return ws  # gone already
@@ -39,7 +53,7 @@ async def positions(request: web.Request) -> web.StreamResponse:
         load.take_socket(ws, transport)
         try:
             await _authenticated(request, ws, transport)
-            session = _session(request, ws, transport)
+            session = session_of(request, ws, transport)
             await _serve(request, session)
         finally:
             del load.sockets[ws]
@@ -111,29 +125,33 @@ def _admit_first(admit: Callable[[str], None], message: WSMessage) -> int | str 
     return request.id
 
 
-def _session(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Session:
-    """The session that the request's parameters describe. Raises InvalidRequest or UnknownSymbol."""
+def _session(request: web.Request, ws: Socket, transport: asyncio.Transport, *, is_single: bool = False) -> Session:
+    """A session without any subscription. Raises InvalidRequest for parameters, which it has none of."""
     app = request.app
-    settings, freshness = app[SETTINGS].websocket, app[SETTINGS].freshness
-    parameters = Parameters(request.query, ("interval",))
-    interval_s = parameters.push_interval_s(settings.interval_s, settings.min_interval_s, settings.max_interval_s)
-    symbol, category = request.match_info["symbol"], app[SETTINGS].bybit.category.value
-    check_form(symbol)
-    symbols = app[SYMBOLS]
-    if symbols.known(symbol, category) is False:
-        raise UnknownSymbol(f"the exchange has no {category} symbol {symbol}")
+    Parameters(request.query, ("interval",) if is_single else ())
+    category, symbols = app[SETTINGS].bybit.category.value, app[SYMBOLS]
     return Session(
         ws,
         transport,
-        symbol=symbol,
-        interval_s=interval_s,
-        snapshots=app[SNAPSHOTS],
         hub=app[HUB],
-        max_age_s=min(interval_s / 2, freshness.max_age_s) if interval_s else freshness.live_poll_s / 2,
-        settings=settings,
+        operations=app[OPERATIONS],
+        settings=app[SETTINGS].websocket,
         known=lambda symbol: symbols.known(symbol, category),
-        admit=app[ACCESS].admit,
+        is_single=is_single,
     )
+
+
+def _single_session(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Session:
+    """The session of the route's symbol. Raises InvalidRequest or UnknownSymbol."""
+    settings = request.app[SETTINGS].websocket
+    session = _session(request, ws, transport, is_single=True)
+    interval_s = Parameters(request.query, ("interval",)).push_interval_s(
+        settings.interval_s, settings.min_interval_s, settings.max_interval_s
+    )
+    symbol = request.match_info["symbol"]
+    check_form(symbol)
+    request.app[OPERATIONS].subscribed(session, f"positions:{symbol}", interval_s)
+    return session
 
 
 async def _serve(request: web.Request, session: Session) -> None:
@@ -156,7 +174,7 @@ async def _run(session: Session) -> None:
     except GatewayError as error:
         session.end(error)
     except Exception:
-        log.exception("session_crashed", symbol=session.symbol)
+        log.exception("session_crashed", channels=[*session.subscriptions][:10])
         session.end(InternalError("a bug of the gateway"))
 
 
@@ -168,10 +186,18 @@ def _log_end(request: web.Request, ws: Socket, session: Session | None, duration
         remote=request.remote,
         code=None if code is None else int(code),
         duration_s=round(duration_s, 3),
-        interval_s=session.interval_s if session else None,
-        frames=session.outbox.frames_sent if session else 0,
+        subscriptions=len(session.subscriptions) if session else 0,
+        interval_s=_interval_of(session),
+        frames=session.frames_sent if session else 0,
         conflated=session.outbox.frames_conflated if session else 0,
     )
+
+
+def _interval_of(session: Session | None) -> float | None:
+    """The pace of a session of one channel."""
+    if session is None or not session.is_single:
+        return None
+    return next((subscription.interval_s for subscription in session.subscriptions.values()), None)
 
 
 async def drain(app: web.Application, *, over_s: float = 0.0) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from ..errors import GatewayError, outcome_of
 
@@ -122,3 +122,4 @@ class ErrorMessage(Struct, frozen=True):
     id: Any
     code: str
     detail: str
+    channel: str | UnsetType = UNSET

@@ -1,21 +1,22 @@
-"""The hub: which sessions watch which symbol, live delivery to them, and waking them when something breaks or heals."""
+"""The hub: who is subscribed to what, live delivery of each change, and waking those whom a failure concerns."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from operator import methodcaller
 from typing import TypeVar
 
 from aiojobs import Scheduler
 
-from ..errors import GatewayError, InternalError
-from ..models import Kind, Topic
+from ..errors import GatewayError, InternalError, UnknownSymbol
+from ..models import Topic
 from ..telemetry import get_logger
+from .channel import Channel, State
+from .channels import Channels
 from .frames import Frame
 from .outbox import Outbox
 from .pulse import Pulse
 from .session import Session
-from .snapshots import PARTS, Snapshots
+from .subscription import Subscription
 
 log = get_logger(__name__)
 
@@ -23,179 +24,309 @@ T = TypeVar("T")
 
 SLICE = 50
 """Sockets served before the loop has its turn: what keeps REST fast while thousands are written to."""
+ENCODED = 20
+"""Channels whose news are encoded before the loop has its turn."""
 
 ASK_WAIT_S = 0.5
 LIVE_SNAPSHOT_S = 5.0
 
-WATCHED = frozenset((Kind.POSITION, Kind.WALLET, Kind.TICKER))
+# Dictionaries keep the order of arrival, which is that of memory, more or less: sets would scatter.
+Members = dict[Subscription, None]
 
 
 class Hub:
-    """Every open session by symbol, and for each symbol with live sessions the one asker that serves them all.
+    """Every open session, its subscriptions by channel, and for each channel with live ones the asker that serves them.
 
-    An asker asks the symbol's feeds every `live_poll_s` for as long as a live session is there, shows each change once
-    to all of them, and a snapshot at least every five seconds.
+    What changes is shown to the live subscriptions at the end of the loop's turn, once. An asker asks the channel's
+    feeds every `live_poll_s` for as long as one is there, so that what no stream keeps is young too, and sees to a
+    snapshot at least every five seconds.
     """
 
     def __init__(
         self,
-        snapshots: Snapshots,
+        channels: Channels,
         *,
         live_poll_s: float,
         heartbeat_s: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pulse = Pulse(heartbeat_s, clock=clock)
-        self._snapshots = snapshots
+        self._channels = channels
         self._live_poll_s = live_poll_s
+        self._max_age_s = live_poll_s / 2
         self._ask_wait_s = min(live_poll_s, ASK_WAIT_S)
         self._clock = clock
-        # Dictionaries keep the order of arrival, which is that of memory, more or less: sets would scatter.
-        self._sessions: dict[str, dict[Session, Outbox]] = {}
-        self._live: dict[str, dict[Session, Outbox]] = {}
-        self._told: set[str] = set()
-        self._asked: set[str] = set()
+        self._sessions: dict[Session, None] = {}
+        self._members: dict[Channel, Members] = {}
+        self._live: dict[Channel, Members] = {}
+        self._watching: dict[Topic, dict[Channel, None]] = {}
+        self._asked: set[Channel] = set()
+        self._shown: dict[Channel, Frame] = {}
+        self._told: set[Channel] = set()
+        self._changed: dict[Channel, None] = {}
+        self._has_changed = asyncio.Event()
         self._troubled: set[Topic] = set()
         self._news: dict[Topic, None] = {}
         self._has_news = asyncio.Event()
         self._scheduler: Scheduler | None = None
 
     def __len__(self) -> int:
-        return sum(len(sessions) for sessions in self._sessions.values())
+        return len(self._sessions)
 
     @property
     def sessions(self) -> list[Session]:
         """All of them."""
-        return [session for sessions in self._sessions.values() for session in sessions]
+        return [*self._sessions]
 
     async def start(self, scheduler: Scheduler) -> None:
         """Run the hub's jobs on `scheduler`, whose owner closes them."""
         self._scheduler = scheduler
+        await scheduler.spawn(self._deliver(), name="deliverer")
         await scheduler.spawn(self._herald(), name="herald")
         await scheduler.spawn(self._pulse.run(), name="pulse")
 
     def join(self, session: Session) -> None:
-        """Count `session` among those that watch its symbol."""
-        self._sessions.setdefault(session.symbol, {})[session] = session.outbox
+        """Count `session` among those that are open, with what it is subscribed to."""
+        self._sessions[session] = None
         self._pulse.join(session)
+        for subscription in session.subscriptions.values():
+            self.subscribe(subscription)
 
     def leave(self, session: Session) -> None:
-        """Forget `session`; the last one of a symbol takes the symbol with it."""
+        """Forget `session` and all that it is subscribed to."""
+        self._sessions.pop(session, None)
         self._pulse.leave(session)
-        for registry in (self._sessions, self._live):
-            if (sessions := registry.get(session.symbol)) is not None:
-                sessions.pop(session, None)
-                if not sessions:
-                    del registry[session.symbol]
-        if session.symbol not in self._sessions:
-            self._told.discard(session.symbol)
-            self._snapshots.forget(session.symbol)
-            topics = self._snapshots.topics(session.symbol)
-            self._troubled.difference_update(topic for topic in topics if not self._is_watched(topic))
+        for subscription in session.subscriptions.values():
+            self.unsubscribe(subscription)
 
-    async def go_live(self, session: Session) -> None:
-        """Show each new frame of the session's symbol to it from now on."""
+    def subscribe(self, subscription: Subscription) -> None:
+        """Count `subscription` among those of its channel."""
+        channel = subscription.channel
+        self._members.setdefault(channel, {})[subscription] = None
+        for topic in channel.topics:
+            self._watching.setdefault(topic, {})[channel] = None
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget `subscription`; the last one of a channel takes the channel with it."""
+        channel = subscription.channel
+        if (live := self._live.get(channel)) is not None:
+            live.pop(subscription, None)
+            if not live:
+                del self._live[channel]
+                self._shown.pop(channel, None)
+        if (members := self._members.get(channel)) is not None:
+            members.pop(subscription, None)
+            if not members:
+                del self._members[channel]
+                self._abandon(channel)
+
+    def tidy(self, channel: Channel) -> None:
+        """Forget `channel` if nobody has it."""
+        if channel not in self._members:
+            self._channels.forget(channel)
+
+    def _abandon(self, channel: Channel) -> None:
+        self._told.discard(channel)
+        self._changed.pop(channel, None)
+        self._channels.forget(channel)
+        for topic in channel.topics:
+            if (watching := self._watching.get(topic)) is not None:
+                watching.pop(channel, None)
+                if not watching:
+                    del self._watching[topic]
+                    self._troubled.discard(topic)
+
+    async def begin(self, session: Session, subscriptions: list[Subscription]) -> None:
+        """Have `session` show the first snapshots of these, beside whatever else it does."""
         assert self._scheduler is not None, "the hub is started before any session"
-        self._live.setdefault(session.symbol, {})[session] = session.outbox
-        if session.symbol not in self._asked:
-            self._asked.add(session.symbol)
-            await self._scheduler.spawn(self._ask(session.symbol), name=f"asker {session.symbol}")
+        for subscription in subscriptions:
+            self.subscribe(subscription)
+        await self._scheduler.spawn(_begin(session, subscriptions), name="first snapshots")
 
-    async def _ask(self, symbol: str) -> None:
-        """One symbol's asker, until its last live session has gone; what goes wrong here ends all of them."""
+    async def go_live(self, subscription: Subscription, frame: Frame) -> None:
+        """Show each change of its channel to `subscription` from now on; `frame` is what it was shown so far."""
+        assert self._scheduler is not None, "the hub is started before any session"
+        channel = subscription.channel
+        self._live.setdefault(channel, {})[subscription] = None
+        self._shown.setdefault(channel, frame)
+        if channel not in self._asked:
+            self._asked.add(channel)
+            await self._scheduler.spawn(self._ask(channel), name=f"asker {channel.name}")
+
+    async def _ask(self, channel: Channel) -> None:
+        """One channel's asker, until its last live subscription has gone; what goes wrong here ends all of them."""
         try:
-            await self._ask_on(symbol)
+            await self._ask_on(channel)
+        except UnknownSymbol as error:
+            for subscription in [*self._live.get(channel, ())]:
+                _session_of(subscription).drop(subscription, error)
         except GatewayError as error:
-            self._end_live(symbol, error)
+            self._end_live(channel, error)
         except Exception:
-            log.exception("asker_crashed", symbol=symbol)
-            self._end_live(symbol, InternalError("a bug of the gateway"))
+            log.exception("asker_crashed", channel=channel.name)
+            self._end_live(channel, InternalError("a bug of the gateway"))
         finally:
-            self._asked.discard(symbol)
+            self._asked.discard(channel)
 
-    def _end_live(self, symbol: str, error: GatewayError) -> None:
-        for session in self._live.get(symbol, ()):
-            session.end(error)
+    def _end_live(self, channel: Channel, error: GatewayError) -> None:
+        for subscription in [*self._live.get(channel, ())]:
+            _session_of(subscription).end(error)
 
-    async def _ask_on(self, symbol: str) -> None:
-        # What its first session has just been shown, most likely: then this shows nobody anything.
-        shown = await self._show(symbol, None)
-        while symbol in self._live:
+    async def _ask_on(self, channel: Channel) -> None:
+        while channel in self._live:
             due = self._clock() + self._live_poll_s
-            next(iter(self._live[symbol])).check()  # one for all
-            await self._refresh(symbol)
-            shown = await self._show(symbol, shown)
+            first = next(iter(self._live[channel]))
+            _session_of(first).check(first)  # one for all
+            if missing := channel.too_old(self._max_age_s):
+                if flights := channel.readings.refresh(missing):
+                    await asyncio.wait(flights, timeout=self._ask_wait_s)
+            if (frame := self._frame_due(channel)) is not None:
+                await self._show(channel, frame)
             await asyncio.sleep(max(0.0, due - self._clock()))
 
-    async def _refresh(self, symbol: str) -> None:
-        if missing := self._snapshots.too_old(symbol, self._live_poll_s / 2):
-            if flights := self._snapshots.readings.refresh(missing):
-                await asyncio.wait(flights, timeout=self._ask_wait_s)
-
-    async def _show(self, symbol: str, shown: Frame | None) -> Frame:
-        """Show the symbol's state to its live sessions if it is news, or if the last was long ago."""
-        frame = self._snapshots.frame(symbol, self._live_poll_s / 2)
+    def _frame_due(self, channel: Channel) -> Frame | None:
+        """The channel's frame if it is news, or if the last one was long ago."""
+        state, shown = channel.state(self._max_age_s), self._shown.get(channel)
         # The next look may be a poll and a wait away: then it would be too late.
         latest_s = LIVE_SNAPSHOT_S - self._live_poll_s - self._ask_wait_s
-        if shown is not None and not is_news(shown, frame) and frame.encoded_at - shown.encoded_at < latest_s:
-            return shown
-        live = self._live.get(symbol, {})
-        if frame.stale or symbol in self._told:
-            self._told.discard(symbol)  # whoever is told now that something is stale puts it back
-            await in_slices(live, methodcaller("show", frame))
+        if shown is not None and not is_news(shown, state) and self._clock() - shown.encoded_at < latest_s:
+            return None
+        return channel.frame_of(state)
+
+    async def _show(self, channel: Channel, frame: Frame) -> None:
+        """Show `frame` to the live subscriptions of `channel`."""
+        live = self._note_shown(channel, frame)
+        if self._is_plain(channel, frame):
+            await deliver(frame, live)
         else:
-            await deliver(frame, live.values())
-        return frame
+            await in_slices(live, lambda subscription: subscription.show(frame, self))
 
-    def note_trouble(self, symbol: str, stale: tuple[str, ...]) -> None:
-        """A session was told that these parts are stale: it is woken when a good reading of one arrives."""
-        self._told.add(symbol)
-        named = zip(PARTS, self._snapshots.topics(symbol), strict=True)
-        self._troubled.update(topic for name, topic in named if name in stale and self._is_watched(topic))
+    def _note_shown(self, channel: Channel, frame: Frame) -> Members:
+        live = self._live.get(channel, {})
+        if live:
+            self._shown[channel] = frame
+        return live
 
-    def _is_watched(self, topic: Topic) -> bool:
-        return topic.symbol in self._sessions if topic.symbol else bool(self._sessions)
+    def _is_plain(self, channel: Channel, frame: Frame) -> bool:
+        """Whether nobody has to be told anything beside the frame: then thousands are not even looked at."""
+        if frame.stale or channel in self._told:
+            self._told.discard(channel)  # whoever is told now that something is stale puts it back
+            return False
+        return True
+
+    async def _deliver(self) -> None:
+        """Show what has changed, at the end of each turn of the loop in which something has."""
+        while True:
+            await self._has_changed.wait()
+            self._has_changed.clear()
+            changed, self._changed = self._changed, {}
+            try:
+                await self._show_changes([channel for channel in changed if channel in self._live])
+            except Exception:
+                log.exception("deliverer_crashed")
+                for channel in changed:
+                    self._end_live(channel, InternalError("a bug of the gateway"))
+
+    async def _show_changes(self, channels: list[Channel]) -> None:
+        """One channel's change goes straight to its sockets; of several, each socket gets all frames in one write."""
+        if len(channels) == 1:
+            if (frame := self._changed_frame(channels[0])) is not None:
+                await self._show(channels[0], frame)
+            return
+        waiting: dict[Outbox, None] = {}
+        for number, channel in enumerate(channels, 1):
+            if (frame := self._changed_frame(channel)) is not None:
+                if self._is_plain(channel, frame):
+                    await add(frame, self._note_shown(channel, frame), waiting)
+                else:
+                    await self._show(channel, frame)
+            if number % ENCODED == 0:
+                await asyncio.sleep(0)
+        await in_slices(waiting, Outbox.flush)
+
+    def _changed_frame(self, channel: Channel) -> Frame | None:
+        state, shown = channel.state(self._max_age_s), self._shown.get(channel)
+        return None if shown is not None and not is_news(shown, state) else channel.frame_of(state)
+
+    def note_trouble(self, subscription: Subscription, stale: tuple[str, ...]) -> None:
+        """It was told that these parts are stale: it is woken when a good reading of one arrives."""
+        channel = subscription.channel
+        if channel not in self._members:
+            return  # a last frame, shown while it leaves
+        self._told.add(channel)
+        named = zip(channel.part_names, channel.topics, strict=True)
+        self._troubled.update(topic for name, topic in named if name in stale)
 
     def changed(self, topic: Topic) -> None:
-        """A feed has a new reading or a new failure: wake its sessions if it broke, or healed, with that."""
-        if topic.kind not in WATCHED or not self._is_watched(topic):
+        """A feed has a new reading or a new failure: show it, and wake whom it concerns that it broke, or healed."""
+        if (watching := self._watching.get(topic)) is None:
             return
-        has_failed = self._snapshots.readings.part(topic).has_failed
+        for channel in watching:
+            if channel in self._live:
+                self._changed[channel] = None
+                self._has_changed.set()
+        has_failed = self._channels.readings.part(topic).has_failed
         if has_failed != (topic in self._troubled):
             (self._troubled.add if has_failed else self._troubled.discard)(topic)
             self._news[topic] = None
             self._has_news.set()
 
     async def _herald(self) -> None:
-        """Wake the sessions that a change concerns, in slices: a broken wallet concerns every one of them."""
+        """Wake the subscriptions that a change concerns, in slices: a broken wallet concerns every one of them."""
         while True:
             await self._has_news.wait()
             self._has_news.clear()
             topics, self._news = self._news, {}
             for topic in topics:
-                concerned = self._sessions.get(topic.symbol, ()) if topic.symbol else self.sessions
-                await in_slices(concerned, Session.wake)
+                for channel in [*self._watching.get(topic, ())]:
+                    await in_slices(self._members.get(channel, ()), Subscription.wake)
 
 
-def is_news(shown: Frame, frame: Frame) -> bool:
-    """Whether `frame` says anything that `shown` did not, ages aside."""
-    if shown.stale != frame.stale:
+def _session_of(subscription: Subscription) -> Session:
+    assert isinstance(subscription.owner, Session)
+    return subscription.owner
+
+
+async def _begin(session: Session, subscriptions: list[Subscription]) -> None:
+    try:
+        await session.begin(subscriptions)
+    except GatewayError as error:
+        session.end(error)
+    except Exception:
+        log.exception("session_crashed", channels=[subscription.channel.name for subscription in subscriptions])
+        session.end(InternalError("a bug of the gateway"))
+
+
+def is_news(shown: Frame, state: State) -> bool:
+    """Whether `state` holds anything that `shown` did not say, ages aside."""
+    if shown.stale != state.stale:
         return True
-    pairs = zip(shown.readings, frame.readings, strict=True)
+    pairs = zip(shown.readings, state.readings, strict=True)
     return any(a is not b and (a is None or b is None or a.value != b.value) for a, b in pairs)
 
 
-async def deliver(frame: Frame, outboxes: Iterable[Outbox]) -> None:
-    """Offer `frame` to each of `outboxes` as they are now, in slices: a loop of its own, for this is the hot path."""
-    every = list(outboxes)
+async def deliver(frame: Frame, subscriptions: Iterable[Subscription]) -> None:
+    """Offer `frame` to each of them as they are now, in slices: a loop of its own, for this is the hot path."""
+    every = list(subscriptions)
     for start in range(0, len(every), SLICE):
         if start:
             await asyncio.sleep(0)
-        for outbox in every[start : start + SLICE]:
-            outbox.offer(frame)
+        for subscription in every[start : start + SLICE]:
+            subscription.offer(frame)
 
 
-async def in_slices(every: Iterable[T], act: Callable[[T], None]) -> None:
+async def add(frame: Frame, subscriptions: Iterable[Subscription], waiting: dict[Outbox, None]) -> None:
+    """Add `frame` to what each of them is sent at the end of this turn, and note whose outboxes wait for that."""
+    every = list(subscriptions)
+    for start in range(0, len(every), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        for subscription in every[start : start + SLICE]:
+            if subscription.add(frame):
+                waiting[subscription.outbox] = None
+
+
+async def in_slices(every: Iterable[T], act: Callable[[T], object]) -> None:
     """`act` on each of them as they are now, giving the loop its turn between slices."""
     for number, one in enumerate(list(every), 1):
         act(one)

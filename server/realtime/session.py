@@ -1,54 +1,45 @@
-"""Session: one WebSocket client on one symbol, from its first snapshot to its close code."""
+"""Session: one WebSocket client, from its first snapshot to its close code."""
 
 import asyncio
+import heapq
+import itertools
+import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-import msgspec
 from aiohttp import WSMessage, WSMsgType
 
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
+from .channel import Channel
 from .farewell import CLOSE_S, FAREWELL, Socket, farewell, let_go, reset
 from .frames import PING_FRAME, ErrorMessage, Frame, HeartbeatMessage, message_frame, pong_frame
+from .operations import Operation, parse_message
 from .outbox import Outbox
-from .snapshots import Snapshots
+from .subscription import Gathering, Subscription
 
 FIRST_WAIT_S = 0.9
 TICK_WAIT_S = 0.5
 HEARTBEAT_S = 15.0
 PHASE = 0.1
-"""How much of an interval a session's phase may lie after its first snapshot, so that a burst of connects spreads."""
+"""How much of an interval a snapshot's phase may lie after the first one, so that a burst of connects spreads."""
 
 
-OPERATIONS = ("ping", "auth")
+class Operations(Protocol):
+    """What answers the messages of a client."""
 
-
-class ClientMessage(msgspec.Struct, frozen=True):
-    """What a client may send; unknown fields are ignored."""
-
-    op: str
-    id: int | str | None = None
-    token: str | None = None
-
-
-class Gathering(Protocol):
-    """What a session needs of the hub."""
-
-    async def go_live(self, session: "Session") -> None:
-        """Show each new frame of the session's symbol to it from now on."""
-
-    def note_trouble(self, symbol: str, stale: tuple[str, ...]) -> None:
-        """A session was told that these parts are stale: wake it when that may have changed."""
+    async def answer(self, session: "Session", operation: Operation) -> None:
+        """Do what the client asks for, and say so. Raises InvalidRequest."""
 
 
 class Session:
-    """Pushes one symbol's snapshots to one socket: at its own steady interval, or live for interval 0.
+    """Pushes the channels that one socket is subscribed to: each at its own steady interval, or live.
 
     `run` is its aiojobs job, `listen` runs in the request's handler; both end when the socket does. Whatever of ours
-    ends it passes through `end`, and the first reason counts.
+    ends it passes through `end`, and the first reason counts. With `is_single`, on a route of one channel, an unknown
+    symbol ends the socket; else it only ends the subscription.
     """
 
     def __init__(
@@ -56,143 +47,195 @@ class Session:
         ws: Socket,
         transport: asyncio.Transport,
         *,
-        symbol: str,
-        interval_s: float,
-        snapshots: Snapshots,
         hub: Gathering,
-        max_age_s: float,
+        operations: Operations,
         settings: WebSocketSettings,
         known: Callable[[str], bool | None],
-        admit: Callable[[str | None], None],
+        is_single: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.symbol = symbol
-        self.interval_s = interval_s
-        self.told: tuple[str, ...] = ()
-        self.max_age_s = max_age_s
         self.ws = ws
+        self.subscriptions: dict[str, Subscription] = {}
+        self.is_single = is_single
         self._transport = transport
-        self._snapshots = snapshots
         self._hub = hub
+        self._operations = operations
         self._settings = settings
         self._known = known
-        self._is_known = False
-        self._admit = admit
         self._clock = clock
         self._wake = asyncio.Event()
-        self._asked_at = clock()
+        self._woken: dict[Subscription, None] = {}
+        self._numbers = itertools.count()
+        self._due: list[tuple[float, int, Subscription]] = []
         self._is_asked = False
         self._has_answered = True
-        self.outbox = Outbox(
-            ws,
-            transport,
-            settings=settings,
-            too_slow=self._give_up,
-            clock=clock,
-        )
+        self.outbox = Outbox(ws, transport, settings=settings, too_slow=self._give_up, clock=clock)
 
     @property
-    def is_live(self) -> bool:
-        """Whether each change is sent as it happens."""
-        return self.interval_s == 0
+    def frames_sent(self) -> int:
+        """How many frames of ours were written to it, pings and the like apart."""
+        counts = (subscription.frames_sent for subscription in self.subscriptions.values())
+        return self.outbox.frames_sent + sum(counts)
+
+    def subscribe(self, channel: Channel, *, interval_s: float, max_age_s: float) -> Subscription:
+        """Have `channel` from now on; nothing is shown before `begin`. In place of what it had of it."""
+        self.unsubscribe(channel.name)
+        subscription = self.subscriptions[channel.name] = Subscription(
+            channel, interval_s=interval_s, max_age_s=max_age_s, owner=self, outbox=self.outbox, now=self._clock()
+        )
+        return subscription
+
+    def unsubscribe(self, name: str) -> Subscription | None:
+        """Give up the channel of that name; gives what it had of it."""
+        subscription = self.subscriptions.pop(name, None)
+        if subscription is not None:
+            subscription.close()
+            self.outbox.frames_sent += subscription.frames_sent
+            self.outbox.forget(subscription)
+        return subscription
 
     async def run(self) -> None:
-        """The job: the first snapshot within a second, then one each interval, statuses and heartbeats between.
+        """The job: what is due, statuses and heartbeats between, for as long as the socket is open.
 
-        Raises UnknownSymbol once the list of symbols is there without the session's.
+        Raises UnknownSymbol, on a route of one channel, once the list of symbols is there without the session's.
         """
-        started, phase_s = self._clock(), random.uniform(0, PHASE) * self.interval_s
-        await self._tick(FIRST_WAIT_S)
-        if self.is_live:
-            await self._hub.go_live(self)
-            await self._rest(float("inf"))
-        else:
-            # Where the first answers took long, the second snapshot still keeps half an interval's distance.
-            await self._push(phase_s + max(started, self._clock() - self.interval_s / 2))
+        if self.subscriptions:
+            await self.begin([*self.subscriptions.values()])
+        while self.outbox.is_open:
+            if due := self._take_due():
+                await self._tick(due)
+            else:
+                await self._rest()
         # Closed, and the handler still in there: aiohttp's own close waits for ever for a reader that has stopped.
         await asyncio.sleep(2 * CLOSE_S)
         reset(self._transport)
 
-    async def _push(self, due: float) -> None:
-        """A snapshot each interval after `due`, whose phase is kept, for as long as the socket is open."""
-        while self.outbox.is_open:
-            due += self.interval_s * max(1.0, -((due - self._clock()) // self.interval_s))
-            await self._rest(due)
-            await self._tick(min(self.interval_s / 2, TICK_WAIT_S))
+    async def begin(self, subscriptions: Sequence[Subscription]) -> None:
+        """Show the first snapshot of each within a second, all in one write, and go on at their pace."""
+        started, phase = self._clock(), random.uniform(0, PHASE)
+        await self._ask(subscriptions, FIRST_WAIT_S)
+        for subscription in subscriptions:
+            if subscription.is_open and self._is_known(subscription):
+                frame = self._show(subscription)
+                if subscription.is_live:
+                    await self._hub.go_live(subscription, frame)
+                else:
+                    # Where the first answers took long, the second snapshot still keeps half an interval's distance.
+                    interval_s = subscription.interval_s
+                    self._put_due(subscription, phase * interval_s + max(started, self._clock() - interval_s / 2))
+        self.outbox.flush()
+        self._wake.set()
 
-    async def _tick(self, wait_s: float) -> None:
-        """Ask for what is too old, in parallel, wait for it at most `wait_s`, and send what there is."""
-        self._asked_at = self._clock()
-        if missing := self._snapshots.too_old(self.symbol, self.max_age_s):
-            if flights := self._snapshots.readings.refresh(missing):
-                await asyncio.wait(flights, timeout=wait_s)
-        self.check()
-        self.show(self._snapshots.frame(self.symbol, self.max_age_s))
+    def _put_due(self, subscription: Subscription, last_due: float) -> None:
+        subscription.due = last_due
+        subscription.schedule(self._clock())
+        heapq.heappush(self._due, (subscription.due, next(self._numbers), subscription))
 
-    async def _rest(self, until: float) -> None:
-        """Sleep until `until`, telling at once what becomes stale or recovers, and that the line is alive."""
-        while self.outbox.is_open and (now := self._clock()) < until:
-            beat_at = self.outbox.sent_at + HEARTBEAT_S
-            if now >= beat_at:
-                self._beat()
-                beat_at = now + HEARTBEAT_S
-            # A millisecond later, so that what is overdue then is so for sure.
-            if await self._sleep(min(until, beat_at, self._overdue_at() + 0.001) - now) < until:
-                self.announce(self._stale())
+    def _take_due(self) -> list[Subscription]:
+        """Those whose time has come."""
+        due, now = [], self._clock()
+        while self._due and self._due[0][0] <= now:
+            subscription = heapq.heappop(self._due)[2]
+            if subscription.is_open:
+                due.append(subscription)
+        return due
 
-    def _overdue_at(self) -> float:
-        """When to look by itself for what has become stale; a live session's asker looks for it."""
-        if self.is_live:
-            return float("inf")
-        return self._snapshots.overdue_at(self.symbol, self.max_age_s, self._asked_at)
+    async def _tick(self, due: Sequence[Subscription]) -> None:
+        """Show each of them what there is, once what is too old was asked for; in one write."""
+        await self._ask(due, min(TICK_WAIT_S, min(subscription.interval_s for subscription in due) / 2))
+        for subscription in due:
+            if subscription.is_open and self._is_known(subscription):
+                self._show(subscription)
+                self._put_due(subscription, subscription.due)
+        self.outbox.flush()
 
-    def _stale(self) -> tuple[str, ...]:
-        if self.is_live:
-            return self._snapshots.stale(self.symbol, self.max_age_s)
-        return self._snapshots.stale_meanwhile(self.symbol, self.max_age_s, self._asked_at)
+    def _show(self, subscription: Subscription) -> Frame:
+        """What there is, with the next flush."""
+        frame = subscription.channel.frame(subscription.max_age_s)
+        subscription.add(frame)
+        subscription.tell(frame, self._hub)
+        return frame
 
-    async def _sleep(self, seconds: float) -> float:
-        """Sleep that long, or until woken; gives the time then."""
+    async def _ask(self, subscriptions: Iterable[Subscription], wait_s: float) -> None:
+        """Ask for all that is too old for one of them, in parallel, and wait for it at most `wait_s`."""
+        flights: set[asyncio.Task[None]] = set()
+        now = self._clock()
+        for subscription in subscriptions:
+            subscription.asked_at = now
+            if missing := subscription.channel.too_old(subscription.max_age_s):
+                flights |= subscription.channel.readings.refresh(missing)
+        if flights:
+            await asyncio.wait(flights, timeout=wait_s)
+
+    def _is_known(self, subscription: Subscription) -> bool:
+        """Whether its symbol may exist. Raises UnknownSymbol on a route of one channel, else it ends the subscription.
+
+        Once it was there it is not doubted any more: a list that lacks something must not end what works.
+        """
+        try:
+            self.check(subscription)
+        except UnknownSymbol as error:
+            if self.is_single:
+                raise
+            self.drop(subscription, error)
+            return False
+        return True
+
+    def check(self, subscription: Subscription) -> None:
+        """Return while the symbol of `subscription` may exist. Raises UnknownSymbol."""
+        if not subscription.is_known:
+            symbol = subscription.channel.symbol
+            if symbol and (known := self._known(symbol)) is not True:
+                if known is False:
+                    raise UnknownSymbol(f"the exchange has no symbol {symbol}")
+                return
+            subscription.is_known = True
+
+    def drop(self, subscription: Subscription, error: GatewayError) -> None:
+        """End `subscription` for `error`'s reason, and say so; the socket lives on."""
+        if self.is_single:
+            self.end(error)
+        elif self.unsubscribe(subscription.channel.name) is not None:
+            self._hub.unsubscribe(subscription)
+            self.say(
+                ErrorMessage("error", None, outcome_of(error).code, error.detail, channel=subscription.channel.name)
+            )
+
+    async def _rest(self) -> None:
+        """Sleep until something is due, telling at once what becomes stale or recovers, and that the line is alive."""
+        now, every = self._clock(), self.subscriptions.values()
+        sent_at = max((subscription.sent_at for subscription in every), default=0.0)
+        beat_at = max(sent_at, self.outbox.sent_at) + HEARTBEAT_S
+        if now >= beat_at:
+            self._beat()
+            beat_at = now + HEARTBEAT_S
+        # A millisecond later, so that what is overdue then is so for sure.
+        overdue_at = min((subscription.overdue_at() for subscription in every), default=math.inf) + 0.001
+        due_at = self._due[0][0] if self._due else math.inf
+        await self._sleep(min(due_at, beat_at, overdue_at) - now)
+        woken, self._woken = self._woken, {}
+        concerned = [*self.subscriptions.values()] if self._clock() >= overdue_at else woken
+        for subscription in concerned:
+            if subscription.is_open and subscription.due > self._clock():
+                subscription.announce(subscription.stale(), self._hub)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep that long, or until woken."""
         timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._wake.set)
         try:
             await self._wake.wait()
         finally:
             timer.cancel()
             self._wake.clear()
-        return self._clock()
 
-    def check(self) -> None:
-        """Return while the symbol may exist. Raises UnknownSymbol where the list, which may come late, has it not.
-
-        Once it was there it is not doubted any more: a list that lacks something must not end what works.
-        """
-        if not self._is_known:
-            if (known := self._known(self.symbol)) is False:
-                raise UnknownSymbol(f"the exchange has no symbol {self.symbol}")
-            self._is_known = known is True
-
-    def wake(self) -> None:
-        """Look now whether what is stale has changed."""
+    def woken(self, subscription: Subscription) -> None:
+        """Look now whether what is stale of `subscription` has changed."""
+        self._woken[subscription] = None
         self._wake.set()
 
-    def show(self, frame: Frame) -> None:
-        """Offer a snapshot; where its stale parts are not those told last, say so in a status too."""
-        self.outbox.offer(frame)
-        if frame.stale or self.told:
-            self.announce(frame.stale)
-
-    def announce(self, stale: tuple[str, ...]) -> None:
-        """Send a status if `stale` is not what was told last."""
-        if stale:
-            # Each time: the reading that was to end the trouble may have been too old itself.
-            self._hub.note_trouble(self.symbol, stale)
-        if stale != self.told:
-            self.told = stale
-            self.outbox.send(self._snapshots.status(self.symbol, stale))
-
     def _beat(self) -> None:
-        stale = {f"positions:{self.symbol}": self.told} if self.told else {}
-        self.outbox.send(message_frame(HeartbeatMessage("heartbeat", time.time_ns() // 1_000_000, stale)))
+        stale = {name: subscription.told for name, subscription in self.subscriptions.items() if subscription.told}
+        self.say(HeartbeatMessage("heartbeat", time.time_ns() // 1_000_000, stale))
 
     def beat(self) -> None:
         """Half a heartbeat has passed: ping the client, or end the session where it gave no sign since the last one."""
@@ -214,39 +257,27 @@ class Session:
                 self.end(MessageFlood(f"at most {per_s} messages a second are allowed"))
             else:
                 allowance -= 1
-                self._heed(message)
+                await self._heed(message)
             if FAREWELL in self.ws:
                 return
 
-    def _heed(self, message: WSMessage) -> None:
+    async def _heed(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
             self.outbox.control(pong_frame(message.data))
         elif message.type is not WSMsgType.PONG:
-            self._answer(message.data if message.type is WSMsgType.TEXT else "")
+            await self._answer(message.data if message.type is WSMsgType.TEXT else "")
 
-    def _answer(self, text: str) -> None:
+    async def _answer(self, text: str) -> None:
+        number: int | str | None = None
         try:
-            request = parse_message(text)
+            operation = parse_message(text)
+            number = operation.id
+            await self._operations.answer(self, operation)
         except InvalidRequest as error:
-            self._say(ErrorMessage("error", None, outcome_of(error).code, error.detail))
-            return
-        if request.op == "ping":
-            self._say({"type": "pong", "id": request.id, "timestamp_ms": time.time_ns() // 1_000_000})
-        elif request.op == "auth":
-            self._authenticate(request)
-        else:
-            detail = f"unknown operation {request.op[:40]!r}; allowed: {', '.join(OPERATIONS)}"
-            self._say(ErrorMessage("error", request.id, "invalid_op", detail))
+            self.say(ErrorMessage("error", number, outcome_of(error).code, error.detail))
 
-    def _authenticate(self, request: ClientMessage) -> None:
-        try:
-            self._admit(request.token)
-        except GatewayError as error:
-            self.end(error)
-        else:
-            self._say({"type": "ack", "id": request.id, "op": "auth"})
-
-    def _say(self, message: Any) -> None:
+    def say(self, message: Any) -> None:
+        """Send a message that is no snapshot."""
         self.outbox.send(message_frame(message))
 
     def _give_up(self) -> None:
@@ -258,15 +289,7 @@ class Session:
 
     async def finish(self) -> None:
         """After the socket has ended: wait for the farewell if there is one, and let go of the transport."""
+        for subscription in self.subscriptions.values():
+            subscription.close()
         self.outbox.close()
         await let_go(self.ws, self._transport)
-
-
-def parse_message(text: str) -> ClientMessage:
-    """A client's message. Raises InvalidRequest where it is no JSON object with an `op`, naming what is wrong."""
-    try:
-        return msgspec.json.decode(text, type=ClientMessage)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest("message", f'{error}; expected {{"op": one of {", ".join(OPERATIONS)}}}') from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequest("message", "the message is no JSON text") from error

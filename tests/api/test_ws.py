@@ -148,7 +148,7 @@ async def test_intervals_within_bounds_are_taken(start_gateway: StartGateway) ->
         async with gateway.ws_connect(f"{BTC}?interval={text}") as ws:
             await receive(ws)
             (session,) = gateway.app[HUB].sessions
-            assert session.interval_s == float(text)
+            assert [one.interval_s for one in session.subscriptions.values()] == [float(text)]
         await settled(gateway)
 
 
@@ -158,7 +158,8 @@ async def test_without_an_interval_it_is_the_settings(start_gateway: StartGatewa
         gateway = await start_gateway(websocket=websocket)
         async with gateway.ws_connect(BTC) as ws:
             await receive(ws)
-            assert [session.interval_s for session in gateway.app[HUB].sessions] == [interval_s]
+            (session,) = gateway.app[HUB].sessions
+            assert [one.interval_s for one in session.subscriptions.values()] == [interval_s]
 
 
 BAD_INTERVALS = [

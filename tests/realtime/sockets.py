@@ -207,7 +207,7 @@ async def settled(gateway: Gateway, *, but: int = 0, timeout_s: float = 10.0) ->
     """
     app = gateway.app
     await eventually(
-        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + 2), timeout_s=timeout_s
+        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + 3), timeout_s=timeout_s
     )
     assert {"herald", "pulse"} <= set(jobs(gateway))
 

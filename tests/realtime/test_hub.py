@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from server.api.keys import HUB, SNAPSHOTS
+from server.api.keys import CHANNELS, HUB
+from server.realtime.channel import Channel
 from server.realtime.hub import LIVE_SNAPSHOT_S, SLICE, in_slices
 from server.realtime.session import Session
-from server.realtime.snapshots import Snapshots
 from tests.conftest import Exchange, Gateway, StartGateway, closing, receive
 
 from .sockets import RawSocket, collect, eventually, jobs, only_left, raw, settled
-from .test_snapshots import MOMENT_MS, ticker_row, wallet_row
+from .test_channels import MOMENT_MS, ticker_row, wallet_row
 
 LIVE = "/ws/positions/BTCUSDT?interval=0"
 IDLE = "/ws/positions/BTCUSDT?interval=60"
@@ -86,7 +86,7 @@ async def test_a_hundred_live_sockets_cost_what_one_costs(start_gateway: StartGa
     clients = await asyncio.gather(*(RawSocket.connect(gateway, LIVE) for _ in range(100)))
     try:
         await asyncio.gather(*(client.message() for client in clients))
-        assert jobs(gateway).count("asker BTCUSDT") == 1
+        assert jobs(gateway).count("asker positions:BTCUSDT") == 1
         loop = asyncio.get_running_loop()
         before, started = await exchange.calls(), loop.time()
         newest = (await clients[0].message())["seq"]
@@ -111,20 +111,20 @@ async def test_the_asker_ends_with_its_last_session(start_gateway: StartGateway,
     for _ in range(2):
         async with gateway.ws_connect(IDLE) as idle:
             await receive(idle)
-            assert "asker BTCUSDT" not in jobs(gateway)
+            assert "asker positions:BTCUSDT" not in jobs(gateway)
             async with gateway.ws_connect(LIVE) as one:
                 await receive(one)
                 async with gateway.ws_connect(LIVE) as two, gateway.ws_connect(LIVE.replace("BTC", "ETH")) as other:
                     await receive(two)
                     await receive(other)
                     assert [name for name in jobs(gateway) if name != "herald" and name and "asker" in name] == [
-                        "asker BTCUSDT",
-                        "asker ETHUSDT",
+                        "asker positions:BTCUSDT",
+                        "asker positions:ETHUSDT",
                     ]
-                await eventually(lambda: "asker ETHUSDT" not in jobs(gateway))
-                assert "asker BTCUSDT" in jobs(gateway)
+                await eventually(lambda: "asker positions:ETHUSDT" not in jobs(gateway))
+                assert "asker positions:BTCUSDT" in jobs(gateway)
                 await receive(one)
-            await eventually(lambda: "asker BTCUSDT" not in jobs(gateway))
+            await eventually(lambda: "asker positions:BTCUSDT" not in jobs(gateway))
             calls = await exchange.calls()
             assert await collect(idle, 0.2) == []
             assert await exchange.calls() == calls
@@ -182,7 +182,7 @@ async def test_a_bug_of_the_asker_ends_whom_it_served(
     async with gateway.ws_connect(LIVE) as one, gateway.ws_connect(LIVE) as two, gateway.ws_connect(IDLE) as idle:
         for ws in (one, two, idle):
             await receive(ws)
-        monkeypatch.setattr(Snapshots, "frame", _broken)
+        monkeypatch.setattr(Channel, "state", _broken)
         for ws in (one, two):
             code, reason = await closing(ws)
             assert code == 1011
@@ -264,7 +264,8 @@ async def test_trouble_of_a_session_that_has_left_is_forgotten(start_gateway: St
         await receive(ws)
         (session,) = gateway.app[HUB].sessions
     await settled(gateway)
-    session.announce(("position", "balance", "price"))
+    (subscription,) = session.subscriptions.values()
+    subscription.announce(("position", "balance", "price"), gateway.app[HUB])
     async with gateway.ws_connect(IDLE) as ws:
         assert (await receive(ws))["stale"] == []
         for endpoint, part, path in (
@@ -333,17 +334,17 @@ async def test_a_live_session_hears_of_another_symbols_question(
 
 
 async def test_a_symbol_that_nobody_watches_costs_no_frame(start_gateway: StartGateway) -> None:
-    """The last session of a symbol takes its last frame's bytes along."""
+    """The last session of a symbol takes its channel along."""
     gateway = await start_gateway()
-    snapshots = gateway.app[SNAPSHOTS]
+    channels = gateway.app[CHANNELS]
     async with gateway.ws_connect(IDLE) as one:
         await receive(one)
         async with gateway.ws_connect(IDLE) as two:
             await receive(two)
         await settled(gateway, but=1)
-        assert snapshots._frames["BTCUSDT"].data
+        assert len(channels) == 1
     await settled(gateway)
-    assert not snapshots._frames["BTCUSDT"].data
+    assert len(channels) == 0
 
 
 async def test_leaving_twice_does_nothing(start_gateway: StartGateway) -> None:

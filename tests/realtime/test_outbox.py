@@ -13,9 +13,29 @@ from aiohttp import web
 from server.realtime.farewell import Socket
 from server.realtime.frames import Frame, text_frame
 from server.realtime.outbox import DRAIN_LOOK_S, Outbox
+from server.realtime.subscription import Subscription
 from server.settings import WebSocketSettings
 
 from .sockets import CLOSE, SMALL_BUFFER_BYTES, TEXT, RawSocket, eventually
+
+
+class Pen:
+    """An outbox, and the one subscription that writes to it."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
+        channel: Any = None
+        owner: Any = None
+        self.subscription = Subscription(
+            channel, interval_s=0, max_age_s=1.0, owner=owner, outbox=outbox, now=outbox.sent_at
+        )
+
+    @property
+    def frames_sent(self) -> int:
+        return self.outbox.frames_sent + self.subscription.frames_sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.outbox if hasattr(self.outbox, name) else self.subscription, name)
 
 
 class Line:
@@ -26,11 +46,11 @@ class Line:
         self.now = 0.0
         self.gave_up = 0
 
-    def outbox(self, **options: Any) -> Outbox:
+    def outbox(self, **options: Any) -> Pen:
         """An outbox on this line, by a clock that a test moves."""
         limits = {"high_water_bytes": 4096, "slow_limit_bytes": 1 << 20, "slow_limit_s": 5.0}
         settings = WebSocketSettings(**(limits | options))
-        return Outbox(self.ws, self.transport, settings=settings, too_slow=self.give_up, clock=lambda: self.now)
+        return Pen(Outbox(self.ws, self.transport, settings=settings, too_slow=self.give_up, clock=lambda: self.now))
 
     def give_up(self) -> None:
         self.gave_up += 1
@@ -85,9 +105,10 @@ def frame(number: int, size: int = 20) -> Frame:
     return Frame(text_frame((b"%d" % number).ljust(size)), number, (), 7.0, (None, None, None))
 
 
-def fill(outbox: Outbox) -> int:
+def fill(outbox: Pen) -> int:
     """Offer a large frame, far over high water, and one that is held back; gives the latter's number."""
-    large, held = outbox.last_sequence + 1, outbox.last_sequence + 2
+    large: int = outbox.last_sequence + 1
+    held = large + 1
     outbox.offer(frame(large, 60_000))
     outbox.offer(frame(held))
     assert outbox.last_sequence == large
@@ -262,7 +283,7 @@ async def test_frames_of_any_size_reach_aiohttp(aiohttp_client: Any) -> None:
         await ws.prepare(request)
         assert isinstance(request.transport, asyncio.Transport)
         settings = WebSocketSettings(high_water_bytes=1 << 20, slow_limit_bytes=1 << 22)
-        outbox = Outbox(ws, request.transport, settings=settings, too_slow=lambda: None)
+        outbox = Pen(Outbox(ws, request.transport, settings=settings, too_slow=lambda: None))
         for number, size in enumerate(sizes, 1):
             outbox.offer(frame(number, size))
         await ws.close(code=4000)

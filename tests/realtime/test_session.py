@@ -13,10 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.api.keys import HUB, LOAD
+from server.api.keys import CHANNELS, HUB, LOAD
 from server.errors import InvalidRequest, TooSlow, UnknownSymbol
-from server.realtime.session import HEARTBEAT_S, ClientMessage, Session, parse_message
-from server.realtime.snapshots import Snapshots
+from server.realtime.channel import Channel
+from server.realtime.operations import Operation, parse_message
+from server.realtime.session import HEARTBEAT_S, Session
 from tests.conftest import Exchange, Gateway, StartGateway, closing, receive
 
 from .sockets import (
@@ -406,10 +407,10 @@ async def test_heartbeats_go_on_for_a_reader_that_stops(
         session = only(gateway)
         (transport,) = gateway.app[LOAD].sockets.values()
         transport.write((b"\x8a\x7d" + bytes(125)) * 1_000)  # unasked pongs: they may always be sent
-        sent, started = session.outbox.frames_sent, now()
+        sent, started = session.frames_sent, now()
         assert transport.get_write_buffer_size() > 1024
         await eventually(lambda: now() > started + 0.5)
-        assert session.outbox.frames_sent == sent
+        assert session.frames_sent == sent
         assert 1 <= len(beats) <= 4
         assert (await client.message("heartbeat"))["type"] == "heartbeat"
 
@@ -642,15 +643,15 @@ async def test_a_reader_that_stops_costs_itself_alone(start_gateway: StartGatewa
                 highest = max(highest, line.queued)
             assert highest < 2048 + 4096
             assert max(after - before for before, after in pairwise(stamps)) < 400
-            newest = outbox._pending
-            assert newest is not None
+            (newest,) = outbox._kept.values()
             sequences: list[int] = []
             while not sequences or sequences[-1] < newest.sequence:
                 sequences.append((await client.message())["seq"])
             sequences += [(await client.message())["seq"] for _ in range(3)]
         assert sequences == sorted(set(sequences))
         assert max(after - before for before, after in pairwise(sequences)) > 6
-        assert outbox.last_sequence >= sequences[-1]
+        (subscription,) = line.session.subscriptions.values()
+        assert subscription.last_sequence >= sequences[-1]
     await settled(gateway)
 
 
@@ -800,18 +801,20 @@ async def test_a_session_that_ended_takes_nothing_more(start_gateway: StartGatew
         await receive(ws)
         session = only(gateway)
     await settled(gateway)
-    hub, sent = gateway.app[HUB], session.outbox.frames_sent
-    session.wake()
-    session.show(session._snapshots.frame("BTCUSDT", 1.0))
-    session.announce(("price",))
+    hub, sent = gateway.app[HUB], session.frames_sent
+    (subscription,) = session.subscriptions.values()
+    frame = gateway.app[CHANNELS].positions("BTCUSDT").frame(1.0)
+    subscription.wake()
+    subscription.show(frame, hub)
+    subscription.announce(("price",), hub)
     session.outbox.close()
     hub.leave(session)
     await session.finish()
-    await hub.go_live(session)
-    await eventually(lambda: "asker BTCUSDT" in jobs(gateway))
+    await hub.go_live(subscription, frame)
+    await eventually(lambda: "asker positions:BTCUSDT" in jobs(gateway))
     hub.leave(session)
     await settled(gateway)
-    assert session.outbox.frames_sent == sent
+    assert session.frames_sent == sent
 
 
 async def test_sessions_that_come_and_go_at_once_leave_nothing(start_gateway: StartGateway) -> None:
@@ -842,7 +845,7 @@ async def test_a_bug_ends_the_session_without_details(
     async with gateway.ws_connect(f"{BTC}?interval=0.3") as ws, gateway.ws_connect(f"{BTC}?interval=60") as idle:
         await receive(ws)
         await receive(idle)
-        monkeypatch.setattr(Snapshots, "frame", _broken)
+        monkeypatch.setattr(Channel, "state", _broken)
         code, reason = await closing(ws)
         assert code == 1011
         assert "secret" not in reason
@@ -866,7 +869,7 @@ JSON = st.recursive(
 )
 
 
-def _parsed(text: str) -> ClientMessage | InvalidRequest:
+def _parsed(text: str) -> Operation | InvalidRequest:
     try:
         return parse_message(text)
     except InvalidRequest as error:
@@ -892,7 +895,7 @@ def test_any_text_is_a_message_or_a_bad_request(text: str) -> None:
 def test_good_messages_are_taken_as_they_are(op: str, number: int | str | None, token: str | None) -> None:
     """Operation, id and token come through, and unknown fields do no harm."""
     text = json.dumps({"op": op, "id": number, "token": token, "more": {"op": 1}})
-    assert parse_message(text) == ClientMessage(op, number, token)
+    assert parse_message(text) == Operation(op, number, token)
 
 
 def test_aiohttp_is_what_was_measured() -> None:

@@ -1,4 +1,4 @@
-"""Snapshots: composed to the exchange's digit, shared while young, and honest about what is missing, old or broken."""
+"""Channels: composed to the exchange's digit, shared while young, and honest about what is missing, old or broken."""
 
 import asyncio
 import json
@@ -11,8 +11,8 @@ from server.api.keys import LOAD
 from server.errors import ExchangeBusy, ExchangeTimeout, GatewayError
 from server.market.feeds import Feeds
 from server.models import Kind, Position, PositionRow, Reading, Ticker, Topic, Wallet
+from server.realtime.channels import PARTS, Channels
 from server.realtime.frames import Frame
-from server.realtime.snapshots import PARTS, Snapshots
 from tests.conftest import Exchange, StartGateway, receive
 
 from .sockets import TEXT, eventually, parse_frame, raw, signed
@@ -203,12 +203,12 @@ async def test_sequence_grows_within_one_epoch(start_gateway: StartGateway) -> N
     before, epochs = 0, set()
     for interval in ("0.1", "0", "0.1"):
         async with gateway.ws_connect(f"/ws/positions/BTCUSDT?interval={interval}") as ws:
-            snapshots = [await receive(ws) for _ in range(3)]
-        sequences = [snapshot["seq"] for snapshot in snapshots]
+            channels = [await receive(ws) for _ in range(3)]
+        sequences = [snapshot["seq"] for snapshot in channels]
         assert sequences == sorted(set(sequences))
         assert sequences[0] >= before
         before = sequences[-1]
-        epochs |= {snapshot["epoch"] for snapshot in snapshots}
+        epochs |= {snapshot["epoch"] for snapshot in channels}
     assert len(epochs) == 1
     assert re.fullmatch(r"[0-9a-z]{6}", epochs.pop())
 
@@ -258,14 +258,14 @@ class Script:
         if waited:
             await asyncio.wait(waited)
 
-    def snapshots(self, **options: Any) -> Snapshots:
+    def channels(self, **options: Any) -> Channels:
         defaults: dict[str, Any] = {
             "exchange": "testnet",
             "category": "linear",
             "epoch": "abcdef",
             "stale_after_s": 3.0,
         }
-        return Snapshots(self.feeds, clock=self.clock, **(defaults | options))
+        return Channels(self.feeds, clock=self.clock, **(defaults | options))
 
 
 def a_ticker(price: str) -> Ticker:
@@ -302,7 +302,7 @@ def status_of(data: bytes) -> dict[str, Any]:
 
 async def test_a_part_never_read_is_null_and_named(script: Script) -> None:
     """Unknown is not flat: nothing read means null everywhere, no age, and every part stale."""
-    content = document(script.snapshots().frame("BTCUSDT", 1.0))
+    content = document(script.channels().positions("BTCUSDT").frame(1.0))
     assert list(content) == KEYS
     parts = ("has_position", "positions", "balance", "current_price", "ticker")
     assert [content[name] for name in parts] == [None] * 5
@@ -313,13 +313,13 @@ async def test_a_part_never_read_is_null_and_named(script: Script) -> None:
 
 async def test_a_frame_is_shared_for_fifty_milliseconds(script: Script) -> None:
     """Within 50 ms it is the very same frame; from then on a new one with the next sequence and its own ages."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     await script.read()
-    first = snapshots.frame("BTCUSDT", 1.0)
+    first = channels.positions("BTCUSDT").frame(1.0)
     script.now += 0.0499
-    assert snapshots.frame("BTCUSDT", 1.0) is first
+    assert channels.positions("BTCUSDT").frame(1.0) is first
     script.now += 0.0002
-    second = snapshots.frame("BTCUSDT", 1.0)
+    second = channels.positions("BTCUSDT").frame(1.0)
     assert (first.sequence, second.sequence) == (1, 2)
     assert document(first)["age_ms"] == {"position": 0, "balance": 0, "price": 0}
     assert document(second)["age_ms"] == {"position": 50, "balance": 50, "price": 50}
@@ -327,15 +327,15 @@ async def test_a_frame_is_shared_for_fifty_milliseconds(script: Script) -> None:
 
 async def test_news_is_never_held_back_by_sharing(script: Script) -> None:
     """A younger reading, or another stale part, makes a new frame at once."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     await script.read()
-    first = snapshots.frame("BTCUSDT", 1.0)
+    first = channels.positions("BTCUSDT").frame(1.0)
     script.answers[Kind.TICKER] = a_ticker("101")
     await script.read(Kind.TICKER)
-    second = snapshots.frame("BTCUSDT", 1.0)
+    second = channels.positions("BTCUSDT").frame(1.0)
     script.answers[Kind.TICKER] = ExchangeBusy("busy")
     await script.read(Kind.TICKER)
-    third = snapshots.frame("BTCUSDT", 1.0)
+    third = channels.positions("BTCUSDT").frame(1.0)
     assert [frame.sequence for frame in (first, second, third)] == [1, 2, 3]
     assert [document(frame)["current_price"] for frame in (first, second, third)] == ["100", "101", "101"]
     assert document(third)["stale"] == ["price"]
@@ -343,49 +343,49 @@ async def test_news_is_never_held_back_by_sharing(script: Script) -> None:
 
 async def test_each_symbol_has_its_own_sequence_over_forgetting(script: Script) -> None:
     """Symbols count apart; one that was forgotten goes on where it was, and forgetting an unknown one does nothing."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     await script.read()
-    assert [snapshots.frame(symbol, 1.0).sequence for symbol in ("BTCUSDT", "ETHUSDT")] == [1, 1]
-    snapshots.forget("BTCUSDT")
-    snapshots.forget("XRPUSDT")
-    again = snapshots.frame("BTCUSDT", 1.0)
+    assert [channels.positions(symbol).frame(1.0).sequence for symbol in ("BTCUSDT", "ETHUSDT")] == [1, 1]
+    channels.forget(channels.positions("BTCUSDT"))
+    channels.forget(channels.positions("XRPUSDT"))
+    again = channels.positions("BTCUSDT").frame(1.0)
     assert again.sequence == 2
     assert document(again)["has_position"] is False
 
 
 async def test_old_is_over_the_greater_of_two_limits(script: Script) -> None:
     """Stale by age is more than stale_after_s, or more than twice the age that was asked for."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     await script.read()
     script.now += 3.0
-    assert snapshots.frame("BTCUSDT", 1.0).stale == ()
+    assert channels.positions("BTCUSDT").frame(1.0).stale == ()
     script.now += 0.001
-    assert snapshots.frame("BTCUSDT", 1.0).stale == PARTS
-    assert snapshots.frame("BTCUSDT", 2.0).stale == ()
+    assert channels.positions("BTCUSDT").frame(1.0).stale == PARTS
+    assert channels.positions("BTCUSDT").frame(2.0).stale == ()
     script.now += 1.0
-    assert snapshots.frame("BTCUSDT", 2.0).stale == PARTS
-    assert snapshots.threshold_s(2.0) == 4.0
+    assert channels.positions("BTCUSDT").frame(2.0).stale == PARTS
+    assert channels.positions("BTCUSDT").threshold_s(2.0) == 4.0
 
 
 async def test_too_old_names_what_has_to_be_asked(script: Script) -> None:
     """What is older than asked for, or has failed, has to be asked for again; what is young enough has not."""
-    snapshots = script.snapshots()
-    position, wallet, ticker = snapshots.topics("BTCUSDT")
-    assert snapshots.too_old("BTCUSDT", 1.0) == [position, wallet, ticker]
+    channels = script.channels()
+    position, wallet, ticker = channels.positions("BTCUSDT").topics
+    assert channels.positions("BTCUSDT").too_old(1.0) == [position, wallet, ticker]
     await script.read()
     script.now += 1.0
-    assert snapshots.too_old("BTCUSDT", 1.0) == []
+    assert channels.positions("BTCUSDT").too_old(1.0) == []
     script.now += 0.5
     await script.read(Kind.TICKER)
-    assert snapshots.too_old("BTCUSDT", 1.0) == [position, wallet]
+    assert channels.positions("BTCUSDT").too_old(1.0) == [position, wallet]
     script.answers[Kind.TICKER] = ExchangeBusy("busy")
     await script.read(Kind.TICKER)
-    assert snapshots.too_old("BTCUSDT", 60.0) == [ticker]
+    assert channels.positions("BTCUSDT").too_old(60.0) == [ticker]
 
 
 async def test_a_topic_is_of_the_configured_category(script: Script) -> None:
     """Position and ticker are asked for in the category of the settings, the wallet without any."""
-    topics = script.snapshots(category="inverse").topics("BTCUSD")
+    topics = script.channels(category="inverse").positions("BTCUSD").topics
     assert [(topic.kind, topic.symbol, topic.category) for topic in topics] == [
         (Kind.POSITION, "BTCUSD", "inverse"),
         (Kind.WALLET, "", "linear"),
@@ -395,12 +395,12 @@ async def test_a_topic_is_of_the_configured_category(script: Script) -> None:
 
 async def test_a_status_names_the_first_reason_that_is_known(script: Script) -> None:
     """The error is that of the first stale part that has one; parts that are stale by age alone have none."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     await script.read()
     script.answers[Kind.WALLET] = ExchangeTimeout("too late", retry_after_s=2.5)
     script.answers[Kind.TICKER] = ExchangeBusy("busy")
     await script.read(Kind.WALLET, Kind.TICKER)
-    status = status_of(snapshots.status("BTCUSDT", ("position", "balance", "price")))
+    status = status_of(channels.positions("BTCUSDT").status(("position", "balance", "price")))
     assert list(status) == ["type", "channel", "symbol", "stale", "error", "timestamp_ms"]
     assert (status["type"], status["channel"], status["symbol"]) == ("status", "positions:BTCUSDT", "BTCUSDT")
     assert status["stale"] == ["position", "balance", "price"]
@@ -411,76 +411,76 @@ async def test_a_status_names_the_first_reason_that_is_known(script: Script) -> 
         "retry_after_ms": 2500,
         "reason": "timeout",
     }
-    assert status_of(snapshots.status("BTCUSDT", ("position",)))["error"] is None
-    assert status_of(snapshots.status("BTCUSDT", ()))["error"] is None
+    assert status_of(channels.positions("BTCUSDT").status(("position",)))["error"] is None
+    assert status_of(channels.positions("BTCUSDT").status(()))["error"] is None
 
 
 async def test_a_status_is_shared_while_young(script: Script) -> None:
     """The same list within 50 ms is the same bytes; later, or with another list, it is encoded anew."""
-    snapshots = script.snapshots()
-    first = snapshots.status("BTCUSDT", ("price",))
+    channels = script.channels()
+    first = channels.positions("BTCUSDT").status(("price",))
     script.now += 0.04
-    assert snapshots.status("BTCUSDT", ("price",)) is first
+    assert channels.positions("BTCUSDT").status(("price",)) is first
     script.now += 0.02
-    second = snapshots.status("BTCUSDT", ("price",))
+    second = channels.positions("BTCUSDT").status(("price",))
     assert second is not first
-    assert snapshots.status("BTCUSDT", ()) is not second
-    snapshots.forget("BTCUSDT")
-    assert snapshots.status("BTCUSDT", ("price",)) is not second
+    assert channels.positions("BTCUSDT").status(()) is not second
+    channels.forget(channels.positions("BTCUSDT"))
+    assert channels.positions("BTCUSDT").status(("price",)) is not second
 
 
 async def test_between_two_questions_age_alone_says_nothing(script: Script) -> None:
     """What answered the last question grows old without being stale, until somebody asks again."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     asked_at = script.now
     await script.read()
     script.now += 59.0
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ()
-    assert snapshots.overdue_at("BTCUSDT", 1.0, asked_at) == float("inf")
-    assert snapshots.stale("BTCUSDT", 1.0) == PARTS
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ()
+    assert channels.positions("BTCUSDT").overdue_at(1.0, asked_at) == float("inf")
+    assert channels.positions("BTCUSDT").stale(1.0) == PARTS
 
 
 async def test_another_call_under_way_makes_nothing_stale(script: Script) -> None:
     """A flight that somebody else began says nothing of what answered one's own question."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     asked_at = script.now
     await script.read()
     script.now += 10.0
     script.hanging[Kind.TICKER] = asyncio.Event()
     await script.read(Kind.TICKER)
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ()
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ()
     script.hanging.pop(Kind.TICKER).set()
 
 
 async def test_an_answer_that_does_not_come_makes_stale_by_age(script: Script) -> None:
     """A part that was too old when it was asked for becomes stale at the limit, until a younger reading is there."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     await script.read()
     script.now += 2.0
     await script.read(Kind.POSITION, Kind.WALLET)
     asked_at, release = script.now, asyncio.Event()
     script.hanging[Kind.TICKER] = release
     await script.read(Kind.TICKER)
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ()
-    assert snapshots.overdue_at("BTCUSDT", 1.0, asked_at) == script.now + 1.0
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ()
+    assert channels.positions("BTCUSDT").overdue_at(1.0, asked_at) == script.now + 1.0
     script.now += 1.001
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ("price",)
-    assert snapshots.overdue_at("BTCUSDT", 1.0, asked_at) == float("inf")
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ("price",)
+    assert channels.positions("BTCUSDT").overdue_at(1.0, asked_at) == float("inf")
     script.now += 5.0
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ("price",)
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ("price",)
     del script.hanging[Kind.TICKER]
     release.set()
-    feed = script.feeds.feed(snapshots.topics("BTCUSDT")[2])
+    feed = script.feeds.feed(channels.positions("BTCUSDT").topics[2])
     await eventually(lambda: feed.flight is None)
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ()
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ()
 
 
 async def test_a_failure_is_stale_at_once(script: Script) -> None:
     """A failed refresh is stale whatever its age, between questions too, and so is what was never read."""
-    snapshots = script.snapshots()
+    channels = script.channels()
     asked_at = script.now
     await script.read(Kind.POSITION, Kind.WALLET)
     script.answers[Kind.WALLET] = ExchangeBusy("busy")
     await script.read(Kind.WALLET)
-    assert snapshots.stale_meanwhile("BTCUSDT", 1.0, asked_at) == ("balance", "price")
-    assert snapshots.stale("BTCUSDT", 1.0) == ("balance", "price")
+    assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ("balance", "price")
+    assert channels.positions("BTCUSDT").stale(1.0) == ("balance", "price")

@@ -1,0 +1,152 @@
+"""Operations: what clients ask of their sockets, done and answered."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from ..errors import GatewayError, InvalidRequest, TooManySubscriptions, UnknownSymbol, outcome_of
+from ..realtime.channel import Channel
+from ..realtime.channels import FORMS, Channels
+from ..realtime.hub import Hub
+from ..realtime.operations import Operation
+from ..realtime.session import Session
+from ..realtime.subscription import Subscription
+from ..settings import FreshnessSettings, WebSocketSettings
+from .auth import Access
+
+SINGLE = ("ping", "auth")
+"""What a socket of one channel may ask."""
+MULTIPLE = ("subscribe", "unsubscribe", "list", *SINGLE)
+
+
+class Fault(Struct, frozen=True):
+    """Why one channel of a request could not be had."""
+
+    channel: str
+    code: str
+    detail: str
+
+
+class SocketOperations:
+    """Answers the messages of every session."""
+
+    def __init__(
+        self,
+        access: Access,
+        channels: Channels,
+        hub: Hub,
+        *,
+        category: str,
+        known: Callable[[str], bool | None],
+        websocket: WebSocketSettings,
+        freshness: FreshnessSettings,
+    ) -> None:
+        """`known` tells whether there is a symbol, None while that is not known."""
+        self._access = access
+        self._channels = channels
+        self._hub = hub
+        self._category, self._known = category, known
+        self._websocket = websocket
+        self._freshness = freshness
+
+    async def answer(self, session: Session, operation: Operation) -> None:
+        """Do what the client asks for, and say so. Raises InvalidRequest."""
+        allowed = SINGLE if session.is_single else MULTIPLE
+        if operation.op not in allowed:
+            raise InvalidRequest("op", f"unknown operation {operation.op[:40]!r}; allowed: {', '.join(allowed)}")
+        match operation.op:
+            case "ping":
+                session.say({"type": "pong", "id": operation.id, "timestamp_ms": time.time_ns() // 1_000_000})
+            case "auth":
+                self._authenticate(session, operation)
+            case "list":
+                session.say({"type": "list", "id": operation.id, "channels": _listed(session)})
+            case "subscribe":
+                await self._subscribe(session, operation)
+            case "unsubscribe":
+                self._unsubscribe(session, operation)
+
+    def _authenticate(self, session: Session, operation: Operation) -> None:
+        try:
+            self._access.admit(operation.token)
+        except GatewayError as error:
+            session.end(error)
+        else:
+            session.say({"type": "ack", "id": operation.id, "op": "auth"})
+
+    async def _subscribe(self, session: Session, operation: Operation) -> None:
+        names, interval_s = _names_of(operation), self.interval_s(operation.interval)
+        begun: list[Subscription] = []
+        faults: list[Fault] = []
+        for name in names:
+            try:
+                begun.append(self.subscribed(session, name, interval_s))
+            except GatewayError as error:
+                faults.append(Fault(name[:100], outcome_of(error).code, error.detail))
+        session.say(_ack(operation, "subscribed", [one.channel.name for one in begun], faults))
+        if begun:
+            await self._hub.begin(session, begun)
+
+    def subscribed(self, session: Session, name: str, interval_s: float) -> Subscription:
+        """A subscription of `session` that is yet to begin. Raises InvalidRequest, UnknownSymbol, or the limit's error.
+
+        It takes the place of one that the session has of that name.
+        """
+        channel = self._channels.find(name)
+        try:
+            self._check(session, channel)
+        except GatewayError:
+            self._hub.tidy(channel)
+            raise
+        if (former := session.unsubscribe(name)) is not None:
+            self._hub.unsubscribe(former)
+            channel = self._channels.find(name)
+        return session.subscribe(channel, interval_s=interval_s, max_age_s=self.max_age_s(interval_s))
+
+    def _check(self, session: Session, channel: Channel) -> None:
+        most = self._websocket.max_subscriptions
+        if channel.name not in session.subscriptions and len(session.subscriptions) >= most:
+            raise TooManySubscriptions(f"a socket may have {most} subscriptions (websocket.max_subscriptions)")
+        if channel.symbol and self._known(channel.symbol) is False:
+            raise UnknownSymbol(f"the exchange has no {self._category} symbol {channel.symbol}")
+
+    def _unsubscribe(self, session: Session, operation: Operation) -> None:
+        ended: list[str] = []
+        faults: list[Fault] = []
+        for name in _names_of(operation):
+            if (subscription := session.unsubscribe(name)) is None:
+                faults.append(Fault(name[:100], "not_subscribed", "this socket has no such subscription"))
+            else:
+                self._hub.unsubscribe(subscription)
+                ended.append(name)
+        session.say(_ack(operation, "unsubscribed", ended, faults))
+
+    def interval_s(self, asked: float | None) -> float:
+        """The pace asked for: 0 for live, or within bounds; the default where none was. Raises InvalidRequest."""
+        limits = self._websocket
+        value = limits.interval_s if asked is None else asked
+        if value != 0 and not limits.min_interval_s <= value <= limits.max_interval_s:
+            allowed = f"0 for live, or {limits.min_interval_s:g} to {limits.max_interval_s:g} seconds"
+            raise InvalidRequest("interval", f"interval is {value:g}; allowed: {allowed}")
+        return value
+
+    def max_age_s(self, interval_s: float) -> float:
+        """How old a reading may be for one who is shown it at that pace."""
+        return min(interval_s / 2, self._freshness.max_age_s) if interval_s else self._freshness.live_poll_s / 2
+
+
+def _names_of(operation: Operation) -> list[str]:
+    """The channels of a request, each once. Raises InvalidRequest where there is none."""
+    if not operation.channels:
+        raise InvalidRequest("channels", f"channels is a list of names, at least one of: {', '.join(FORMS)}")
+    return [*dict.fromkeys(operation.channels)]
+
+
+def _ack(operation: Operation, what: str, names: Iterable[str], faults: list[Fault]) -> dict[str, Any]:
+    return {"type": "ack", "id": operation.id, "op": operation.op, what: [*names], "errors": faults}
+
+
+def _listed(session: Session) -> list[dict[str, Any]]:
+    return [{"channel": name, "interval": one.interval_s} for name, one in session.subscriptions.items()]

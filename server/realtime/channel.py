@@ -1,0 +1,199 @@
+"""Channel: one thing that sockets can be pushed, from the readings behind it to the frame that everybody shares."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from ..errors import ExchangeTimeout
+from ..models import Part, Reading, Topic
+from .frames import Frame, StatusMessage, encoder, fault_of, message_frame, text_frame
+
+if TYPE_CHECKING:
+    from asyncio import Task
+
+SHARED_S = 0.05
+"""How long a frame may be shared: a later one is encoded anew, with its own ages and the next seq."""
+
+
+class Readings(Protocol):
+    """What channels need of the feeds."""
+
+    def peek(self, topic: Topic, max_age_s: float) -> Reading[Any] | None:
+        """The reading in hand if it is young enough and its last refresh did not fail."""
+
+    def part(self, topic: Topic) -> Part:
+        """What is known, whatever its age."""
+
+    def refresh(self, topics: Iterable[Topic]) -> "set[Task[None]]":
+        """The flights that make `topics` younger."""
+
+
+class Origin(NamedTuple):
+    """What every message of this process says of where it comes from."""
+
+    exchange: str
+    epoch: str
+
+
+class Moment(NamedTuple):
+    """What a message is made of. `ages_ms` are those of the parts at `timestamp_ms`, None where there is no reading."""
+
+    channel: str
+    origin: Origin
+    sequence: int
+    timestamp_ms: int
+    values: tuple[Any, ...]
+    ages_ms: tuple[int | None, ...]
+    stale: tuple[str, ...]
+
+
+class State(NamedTuple):
+    """What is known of a channel now: its readings, and which of its parts are stale."""
+
+    parts: tuple[Part, ...]
+    readings: tuple[Reading[Any] | None, ...]
+    stale: tuple[str, ...]
+
+
+Compose = Callable[[Moment], Any]
+"""A message that can be encoded, from what is known at a moment."""
+
+
+class Channel:
+    """Composes and encodes the messages of one name, from one topic or several; its seq only grows."""
+
+    def __init__(
+        self,
+        name: str,
+        topics: Mapping[str, Topic],
+        compose: Compose,
+        readings: Readings,
+        origin: Origin,
+        *,
+        stale_after_s: float,
+        sequence: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`topics` by the names that clients know its parts by; `sequence` is the last one that is taken."""
+        self.name = name
+        self.topics = tuple(topics.values())
+        self.part_names = tuple(topics)
+        self.sequence = sequence
+        self.readings = readings
+        self._compose = compose
+        self._origin = origin
+        self._stale_after_s = stale_after_s
+        self._clock = clock
+        self._last: Frame | None = None
+        self._status: tuple[tuple[str, ...], float, bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.name}>"
+
+    @property
+    def symbol(self) -> str:
+        """The symbol that it is about; "" for all of them, or none."""
+        return next((topic.symbol for topic in self.topics if topic.symbol), "")
+
+    def too_old(self, max_age_s: float) -> list[Topic]:
+        """Those of its topics of which there is no good reading younger than `max_age_s`."""
+        peek = self.readings.peek
+        return [topic for topic in self.topics if peek(topic, max_age_s) is None]
+
+    def threshold_s(self, max_age_s: float) -> float:
+        """The age over which a part is stale for one who asks for `max_age_s`."""
+        return max(self._stale_after_s, 2 * max_age_s)
+
+    def stale(self, max_age_s: float) -> tuple[str, ...]:
+        """The names of its parts that are stale now, for one who has just asked for them."""
+        return self._stale(self._parts(), self.threshold_s(max_age_s))
+
+    def stale_meanwhile(self, max_age_s: float, asked_at: float) -> tuple[str, ...]:
+        """The same between two questions, for one who asked last at `asked_at`.
+
+        A reading that answered that question may grow as old as it will until the next: age counts where none has
+        come. What has failed is stale at once.
+        """
+        answered_s = self._clock() - asked_at + max_age_s
+        return self._stale(self._parts(), max(self.threshold_s(max_age_s), answered_s))
+
+    def overdue_at(self, max_age_s: float, asked_at: float) -> float:
+        """When the first part that has not answered the question of `asked_at` becomes stale by age; inf for none."""
+        now, oldest, threshold_s = self._clock(), asked_at - max_age_s, self.threshold_s(max_age_s)
+        parts = (part for part in self._parts() if part.reading is not None and part.as_of < oldest)
+        moments = (part.as_of + threshold_s for part in parts)
+        return min((moment for moment in moments if moment >= now), default=float("inf"))
+
+    def _parts(self) -> tuple[Part, ...]:
+        part = self.readings.part
+        return tuple([part(topic) for topic in self.topics])
+
+    def _stale(self, parts: tuple[Part, ...], threshold_s: float) -> tuple[str, ...]:
+        now = self._clock()
+        named = zip(self.part_names, parts, strict=True)
+        return tuple([name for name, part in named if part.is_stale(now, threshold_s)])
+
+    def state(self, max_age_s: float) -> State:
+        """What is known now, for one who asks for `max_age_s`."""
+        parts = self._parts()
+        stale = self._stale(parts, self.threshold_s(max_age_s))
+        return State(parts, tuple([part.reading for part in parts]), stale)
+
+    def frame(self, max_age_s: float) -> Frame:
+        """Its snapshot as of now, from what is known; shared while it is young and nothing has changed."""
+        return self.frame_of(self.state(max_age_s))
+
+    def frame_of(self, state: State) -> Frame:
+        """The same, of a state of this moment."""
+        now, last = self._clock(), self._last
+        if (
+            last is not None
+            and now - last.encoded_at < SHARED_S
+            and last.stale == state.stale
+            and all(a is b for a, b in zip(last.readings, state.readings, strict=True))
+        ):
+            return last
+        self.sequence += 1
+        data = text_frame(encoder.encode(self._compose(self._moment(state, now))))
+        self._last = Frame(
+            data=data, sequence=self.sequence, stale=state.stale, encoded_at=now, readings=state.readings
+        )
+        return self._last
+
+    def _moment(self, state: State, now: float) -> Moment:
+        ages = [None if part.reading is None else round(part.age_s(now) * 1000) for part in state.parts]
+        return Moment(
+            channel=self.name,
+            origin=self._origin,
+            sequence=self.sequence,
+            timestamp_ms=time.time_ns() // 1_000_000,
+            values=tuple([None if reading is None else reading.value for reading in state.readings]),
+            ages_ms=tuple(ages),
+            stale=state.stale,
+        )
+
+    def status(self, stale: tuple[str, ...]) -> bytes:
+        """A status frame: which of its parts are stale, and the first reason for it that is known."""
+        now, last = self._clock(), self._status
+        if last is not None and last[0] == stale and now - last[1] < SHARED_S:
+            return last[2]
+        parts = dict(zip(self.part_names, self._parts(), strict=True))
+        errors = (_reason(parts[name]) for name in stale)
+        message = StatusMessage(
+            type="status",
+            channel=self.name,
+            symbol=self.symbol,
+            stale=stale,
+            error=fault_of(next((error for error in errors if error is not None), None)),
+            timestamp_ms=time.time_ns() // 1_000_000,
+        )
+        data = message_frame(message)
+        self._status = (stale, now, data)
+        return data
+
+
+def _reason(part: Part) -> Exception | None:
+    """Why a part is stale: its failure, or that the answer is overdue; None where it is only old."""
+    if part.error is None and part.is_waiting:
+        return ExchangeTimeout("the exchange has not answered yet")
+    return part.error
