@@ -164,6 +164,22 @@ static size_t header(const Buffer *in, uint64_t *length) {
     return 2 + more;
 }
 
+/* A text frame, masked. */
+static bool text_sent(int fd, const char *text) {
+    static const unsigned char mask[4] = {0x37, 0xfa, 0x21, 0x3d};
+    size_t length = strlen(text), before = length < 126 ? 2 : 4;
+    if (length > 65535) die("a text is too long");
+    char *frame = resized(NULL, before + 4 + length);
+    frame[0] = (char)0x81;
+    frame[1] = (char)(0x80 | (length < 126 ? length : 126));
+    if (length >= 126) frame[2] = (char)(length >> 8), frame[3] = (char)(length & 0xff);
+    memcpy(frame + before, mask, 4);
+    for (size_t i = 0; i < length; i++) frame[before + 4 + i] = (char)(text[i] ^ mask[i % 4]);
+    bool is_sent = sent(fd, frame, before + 4 + length);
+    free(frame);
+    return is_sent;
+}
+
 /* A control frame back, masked as clients have to (RFC 6455, section 5.3). */
 static bool control(int fd, int opcode, const unsigned char *payload, size_t length) {
     static const unsigned char mask[4] = {0x37, 0xfa, 0x21, 0x3d};

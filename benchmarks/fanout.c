@@ -7,6 +7,10 @@
          spread SECONDS       the same, and for each sequence number of a path the time from the first socket that
                               had it to the last one, where all of them did; and to each of them (delivery)
 
+   With SAY in the environment each socket sends that text once it is open, such as a subscription of many channels; an
+   answer that is no snapshot is its first message. Sequence numbers are then looked at by channel, and the delivery is
+   the time since the message's own timestamp_ms, by the machine's clock.
+
    While it measures it looks at its sockets every 20 ms instead of being woken for each message: waking a reader is no
    part of what a server's frame costs, and so this one core reads faster than any server writes. For the spread it is
    woken. Times are nanoseconds inside. */
@@ -16,6 +20,7 @@
 #define HANDSHAKES 64 /* at once */
 #define OPENING_LIMIT (120 * SECOND)
 #define LOOK_US 20000
+#define CHANNELS 1021 /* a prime: names are told apart by their remainder, and counted where they cannot be */
 #define MEMORY 1024 /* of sequence numbers, per path */
 #define STDIN_MARK UINT64_MAX
 
@@ -23,6 +28,7 @@ typedef struct {
     int fd;
     bool is_open, is_upgraded, is_seen;
     int64_t connected_at, sequence;
+    int64_t *sequences; /* by channel, where many are subscribed to */
     Buffer rest; /* the beginning of what has not arrived whole */
 } Reader;
 
@@ -39,6 +45,7 @@ static Series first_message, spreads, deliveries;
 static Change *changes; /* MEMORY for each path */
 static bool is_spread;
 static long snapshots, others, bytes, out_of_order, errors, incomplete;
+static const char *say;
 static char commands[256];
 static char scratch[1 << 18];
 
@@ -81,6 +88,7 @@ static size_t upgraded(Reader *reader, const char *data, size_t length) {
         die("a handshake was answered: %.*s", (int)length, data);
     reader->is_upgraded = true;
     upgrading--;
+    if (say != NULL && !text_sent(reader->fd, say)) die("what was to be said could not be sent");
     open_more();
     return head;
 }
@@ -102,6 +110,31 @@ static void note_change(int path, int64_t sequence, int64_t at) {
     add(&deliveries, at - change->first);
 }
 
+static int64_t number_after(const char *text, size_t length, const char *name) {
+    const char *found = memmem(text, length < 512 ? length : 512, name, strlen(name));
+    return found == NULL ? -1 : strtoll(found + strlen(name), NULL, 10);
+}
+
+/* Where the last sequence of the message's channel is kept. */
+static int64_t *sequence_of(Reader *reader, const char *text, size_t length) {
+    static const char name[] = "\"channel\":\"";
+    const char *found = say == NULL ? NULL : memmem(text, length < 512 ? length : 512, name, sizeof name - 1);
+    if (found == NULL) return &reader->sequence;
+    uint64_t hash = 1469598103934665603ULL;
+    for (const char *letter = found + sizeof name - 1; letter < text + length && *letter != '"'; letter++)
+        hash = (hash ^ (unsigned char)*letter) * 1099511628211ULL;
+    if (reader->sequences == NULL) reader->sequences = resized(NULL, CHANNELS * 2 * sizeof(int64_t));
+    int64_t *slot = reader->sequences + 2 * (hash % CHANNELS);
+    if (slot[0] != (int64_t)hash) slot[0] = (int64_t)hash, slot[1] = 0;
+    return slot + 1;
+}
+
+static int64_t wall_ms(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
 static void message(Reader *reader, const char *text, size_t length, int64_t at) {
     bytes += (long)length;
     if (!reader->is_seen) {
@@ -109,15 +142,19 @@ static void message(Reader *reader, const char *text, size_t length, int64_t at)
         seen++;
         add(&first_message, at - reader->connected_at);
     }
-    const char *found = memmem(text, length < 512 ? length : 512, "\"seq\":", 6);
-    if (found == NULL) {
+    int64_t sequence = number_after(text, length, "\"seq\":");
+    if (sequence < 0) {
         others++;
         return;
     }
-    int64_t sequence = strtoll(found + 6, NULL, 10);
-    out_of_order += sequence <= reader->sequence;
-    reader->sequence = sequence;
+    int64_t *last = sequence_of(reader, text, length);
+    out_of_order += sequence <= *last;
+    *last = sequence;
     snapshots++;
+    if (say != NULL) {
+        add(&deliveries, (wall_ms() - number_after(text, length, "\"timestamp_ms\":")) * 1000000);
+        return;
+    }
     if (is_spread) note_change((int)((reader - readers) % path_count), sequence, at);
 }
 
@@ -238,6 +275,7 @@ int main(int argc, char **argv) {
     count = numeric(argv[2], 1, 28000);
     paths = argv + 3;
     path_count = argc - 3;
+    say = getenv("SAY");
     readers = calloc((size_t)count, sizeof(Reader));
     changes = calloc((size_t)path_count * MEMORY, sizeof(Change));
     if (readers == NULL || changes == NULL) die("out of memory");

@@ -224,7 +224,9 @@ class Clients:
         self._rest = b""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=self._environment()
+        )
         try:
             self.opening = self._answer(OPENING_S)
         except BaseException:
@@ -234,6 +236,10 @@ class Clients:
 
     def __exit__(self, *_: object) -> None:
         self._stop()
+
+    def _environment(self) -> Mapping[str, str] | None:
+        """What it is told beside its command; None for this process's own."""
+        return None
 
     def begin(self, seconds: float, what: str = "measure") -> None:
         """Have them count for so long; `counted` gives the result."""
