@@ -80,12 +80,13 @@ def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, sha
         readings.update(zip(klines, await asyncio.gather(*map(candles.fetch, klines)), strict=True))
         return readings
 
+    reconcile_s = min(settings.freshness.reconcile_s, settings.freshness.stale_after_s)
     app[keys.CLIENT] = client
     app[keys.FEEDS] = feeds = Feeds(
         fetch,
         max_symbols=settings.freshness.max_symbols,
         late_s=settings.bybit.call_timeout_s * LATE_SHARE,
-        reconcile_s=settings.freshness.reconcile_s,
+        reconcile_s=reconcile_s,
     )
     listings.attach(feeds)
     app[keys.FOLLOWING] = Following(feeds, listing_of=listings.listing_of, reconcile_s=settings.freshness.reconcile_s)

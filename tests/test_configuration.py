@@ -171,7 +171,7 @@ def test_every_setting_has_a_long_variable(loaded: Load, section: str, key: str)
         ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
     )
     # A simulator has no address elsewhere.
-    elsewhere = {"BYBIT_ENVIRONMENT": "testnet"} if key == "rest_url" else {}
+    elsewhere = {"BYBIT_ENVIRONMENT": "testnet"} if key in ("rest_url", "stream_url") else {}
     settings = loaded(environ=elsewhere | {f"GATEWAY__{section}__{key}".upper(): text})
     assert values_of(settings)[section, key] == value
 

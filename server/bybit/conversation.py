@@ -70,6 +70,16 @@ class Conversation:
         """How many channels are wanted."""
         return len(self._channels)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a line."""
+        return self._line is not None
+
+    @property
+    def in_sync(self) -> int:
+        """How many channels are in sync."""
+        return len(self._in_sync)
+
     def line(self, arg: str) -> Line | None:
         """The line that keeps `arg` in sync now, or None."""
         return self._line if arg in self._in_sync else None

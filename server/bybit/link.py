@@ -60,6 +60,20 @@ class Link:
         self._conversation.want(channels)
         self._wake.set()
 
+    def __len__(self) -> int:
+        """How many channels are wanted of it."""
+        return len(self._conversation)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its line is open."""
+        return self._conversation.is_up
+
+    @property
+    def in_sync(self) -> int:
+        """How many channels are in sync."""
+        return self._conversation.in_sync
+
     def line(self, arg: str) -> Line | None:
         """The line that keeps `arg` in sync now, or None."""
         return self._conversation.line(arg)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import msgspec
+
 from ..errors import BadAnswer, CredentialsMissing, CredentialsRefused, ExchangeTimeout
 from ..models import Reading, Topic
 from ..settings import Secret
@@ -180,6 +182,19 @@ class Streams:
     def _line(self, arg: str) -> Line | None:
         link = self._link_of.get(arg)
         return None if link is None else link.line(arg)
+
+    def describe(self) -> dict[str, Any]:
+        """For people to look at: how the lines of each kind stand, and what has happened on them since the start."""
+        links = {PUBLIC: self._public, PRIVATE: [self._private]}
+        return {
+            kind: {
+                "lines": sum(link.is_up for link in of_kind),
+                "channels": sum(map(len, of_kind)),
+                "in_sync": sum(link.in_sync for link in of_kind),
+                **msgspec.structs.asdict(self.counts[kind]),
+            }
+            for kind, of_kind in links.items()
+        }
 
     def rekey(self) -> None:
         """There is another key, or none any more: the private line is opened anew with what `keys` gives."""

@@ -18,9 +18,7 @@ AHEAD = 0.85
 SLOW_S = 60.0
 """How often a call is made for what a stream keeps whole: trust, but verify."""
 
-STREAMED = frozenset((Kind.TICKER, Kind.POSITION, Kind.POSITIONS, Kind.WALLET))
-LISTED = frozenset((Kind.POSITIONS,))
-"""Listings that pushes of single symbols keep."""
+STREAMED = frozenset((Kind.TICKER, Kind.POSITION, Kind.WALLET))
 
 
 class Streams(Protocol):
@@ -62,9 +60,7 @@ class Following:
         """Want what somebody has asked for lately, and call for what has become too old beside the streams."""
         assert self._streams is not None, "run tells of them"
         since = self._clock() - WANTED_S
-        wanted = frozenset(
-            feed.topic for feed in self._feeds if feed.topic.kind in STREAMED and feed.wanted_at >= since
-        )
+        wanted = frozenset(feed.topic for feed in self._feeds if is_streamed(feed.topic) and feed.wanted_at >= since)
         if wanted != self._wanted:
             for topic in self._wanted - wanted:
                 self._feeds.unfollow(topic)
@@ -98,7 +94,7 @@ class Following:
         """The stream has said something of `topic`: every feed that it concerns takes it."""
         self._feeds.push(topic, reading)
         if topic.kind is Kind.POSITION:
-            for feed in [feed for feed in self._feeds if feed.topic.kind in LISTED]:
+            for feed in [feed for feed in self._feeds if is_listing(feed.topic)]:
                 feed.push(reading)
 
     def changed(self, topics: frozenset[Topic], line: Line | None) -> None:
@@ -108,3 +104,13 @@ class Following:
                 self._feeds.unfollow(topic)
             else:
                 self._feeds.follow(topic, line)
+
+
+def is_listing(topic: Topic) -> bool:
+    """Whether pushes of single symbols keep it: every open position, not those of one coin, which only calls list."""
+    return topic.kind is Kind.POSITIONS and not topic.symbol
+
+
+def is_streamed(topic: Topic) -> bool:
+    """Whether the exchange pushes `topic`."""
+    return topic.kind in STREAMED or is_listing(topic)

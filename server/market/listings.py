@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..errors import ExchangeTimeout
-from ..models import Instrument, Kind, PositionRow, PositionRows, Reading, Topic
+from ..models import Instrument, Kind, PositionRow, PositionRows, Reading, Source, Topic
 from .feed import Feed, Fetch
 from .feeds import Feeds
 
@@ -109,7 +109,7 @@ class Listings:
         if kind is None or self._feeds is None:
             return
         part = self._feeds.part(topic)
-        if part.reading is None or part.error is not None:
+        if part.reading is None or part.error is not None or part.reading.source is Source.PUSH:
             return
         for feed in [*self._of_kind(kind, topic.category)]:
             held = feed.reading
