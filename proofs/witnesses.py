@@ -34,8 +34,7 @@ class Truth:
             for row in result["list"]:
                 self._note("price", row["symbol"], asked_at, price_said(row))
         elif endpoint == "position":
-            symbols = {query["symbol"]} if "symbol" in query else {row["symbol"] for row in result["list"]}
-            for symbol in symbols:
+            for symbol in self._spoken_of(query, result):
                 rows = [row for row in result["list"] if row["symbol"] == symbol and row["size"].strip("0.")]
                 self._note("position", symbol, asked_at, positions_said(rows))
         elif endpoint == "wallet":
@@ -43,6 +42,13 @@ class Truth:
         else:
             for row in result["list"]:
                 self._note("kline", f"{result['symbol']} {row[0]}", asked_at, tuple(row[1:]))
+
+    def _spoken_of(self, query: dict[str, str], result: Any) -> set[str]:
+        """The symbols of which an answer says what is open: a listing of a coin says so of all that settle in it."""
+        if "symbol" in query:
+            return {query["symbol"]}
+        known = {name for part, name in self._said if part == "position" and name.endswith(query["settleCoin"])}
+        return known | {row["symbol"] for row in result["list"]}
 
     def _note(self, part: str, name: str, asked_at: float, value: Value) -> None:
         said = self._said.setdefault((part, name), deque())
