@@ -1,7 +1,11 @@
-"""The design that the gateway replaces: FastAPI, a task per socket, three pybit calls in threads for each message."""
+"""The design that the gateway replaces: FastAPI, a task per socket, three pybit calls in threads for each message.
+
+With PACE_S in the environment each socket has a message that often, not as many as there can be.
+"""
 
 import asyncio
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -12,6 +16,8 @@ from message import given_task
 from pybit.unified_trading import HTTP
 
 KEY, SECRET = "simulator-key", "simulator-secret"
+
+PACE_S = float(os.environ.get("PACE_S", "0"))
 
 task = given_task()
 client = HTTP(api_key=KEY, api_secret=SECRET)
@@ -39,8 +45,16 @@ async def positions(socket: WebSocket, symbol: str) -> None:
             message = {"seq": sequence, "timestamp_ms": time.time_ns() // 1_000_000, "symbol": symbol}
             message |= {"position": position, "ticker": ticker, "balance": wallet["totalEquity"]}
             await socket.send_text(json.dumps(message))
+            if PACE_S:
+                await asyncio.sleep(PACE_S)
     except WebSocketDisconnect:
         pass
+
+
+@app.get("/price/{symbol}")
+async def price(symbol: str) -> dict[str, Any]:
+    ticker: dict[str, Any] = await offloaded(client.get_tickers, category="linear", symbol=symbol)
+    return ticker
 
 
 uvicorn.run(app, host="127.0.0.1", port=task.port, log_level="error", ws_per_message_deflate=False)
