@@ -134,9 +134,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rate", type=int, default=200, metavar="N", help="of requests (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="of one window (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="of all cases (%(default)s)")
-    parser.add_argument(
-        "--quick", action="store_true", help="100 sockets, one round of 2 seconds, without the old design"
-    )
+    parser.add_argument("--quick", action="store_true", help="100 sockets, one round of 2 seconds, no old design")
     options = parser.parse_args(arguments)
     if options.quick:
         options.sockets, options.seconds, options.rounds = 100, 2.0, 1
