@@ -10,7 +10,7 @@ from aiojobs.aiohttp import spawn
 
 from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated
 from ..market.symbols import check_form
-from ..realtime.farewell import CLOSE_CODE, CLOSE_S, Socket, farewell
+from ..realtime.farewell import CLOSE_CODE, CLOSE_S, Socket, disentangle, farewell
 from ..realtime.frames import message_frame, pong_frame
 from ..realtime.operations import parse_message
 from ..realtime.session import Session
@@ -63,6 +63,7 @@ async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamRe
         log.exception("connection_crashed", path=request.path)
         await asyncio.wait({farewell(ws, transport, InternalError("a bug of the gateway"))})
     _log_end(request, ws, session, time.monotonic() - started)
+    disentangle(ws)
     return ws
 
 

@@ -83,6 +83,17 @@ async def let_go(ws: web.WebSocketResponse, transport: asyncio.Transport) -> Non
         reset(transport)
 
 
+def disentangle(ws: web.WebSocketResponse) -> None:
+    """Let go of what led to the end of a lost connection: its tracebacks hold frames, and those the socket itself.
+
+    Sockets live long: what is left in cycles would wait for a full garbage collection, and those are rare.
+    """
+    error = ws.exception()
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 async def _flushed(transport: asyncio.Transport) -> None:
     """Return once nothing waits to be written; asyncio tells nobody of it, so look now and then."""
     while transport.get_write_buffer_size():  # noqa: ASYNC110  there is no event to wait for

@@ -158,8 +158,8 @@ class Hub:
         try:
             await self._ask_on(channel)
         except UnknownSymbol as error:
-            for subscription in [*self._live.get(channel, ())]:
-                _session_of(subscription).drop(subscription, error)
+            for session, subscription in self._live_sessions(channel):
+                session.drop(subscription, error)
         except GatewayError as error:
             self._end_live(channel, error)
         except Exception:
@@ -169,14 +169,18 @@ class Hub:
             self._asked.discard(channel)
 
     def _end_live(self, channel: Channel, error: GatewayError) -> None:
-        for subscription in [*self._live.get(channel, ())]:
-            _session_of(subscription).end(error)
+        for session, _ in self._live_sessions(channel):
+            session.end(error)
+
+    def _live_sessions(self, channel: Channel) -> list[tuple[Session, Subscription]]:
+        live = self._live.get(channel, ())
+        return [(one.owner, one) for one in live if isinstance(one.owner, Session)]
 
     async def _ask_on(self, channel: Channel) -> None:
         while channel in self._live:
             due = self._clock() + self._live_poll_s
-            first = next(iter(self._live[channel]))
-            _session_of(first).check(first)  # one for all
+            for session, subscription in self._live_sessions(channel)[:1]:
+                session.check(subscription)  # one for all
             if missing := channel.too_old(self._max_age_s):
                 if flights := channel.readings.refresh(missing):
                     await asyncio.wait(flights, timeout=self._ask_wait_s)
@@ -280,11 +284,6 @@ class Hub:
             for topic in topics:
                 for channel in [*self._watching.get(topic, ())]:
                     await in_slices(self._members.get(channel, ()), Subscription.wake)
-
-
-def _session_of(subscription: Subscription) -> Session:
-    assert isinstance(subscription.owner, Session)
-    return subscription.owner
 
 
 async def _begin(session: Session, subscriptions: list[Subscription]) -> None:

@@ -29,6 +29,16 @@ class Gathering(Protocol):
         """It was told that these parts are stale: wake it when that may have changed."""
 
 
+class Nobody:
+    """Whom a subscription belongs to that has ended: two that hold each other would wait for the garbage collector."""
+
+    def woken(self, subscription: "Subscription") -> None:
+        """Nobody looks."""
+
+
+NOBODY = Nobody()
+
+
 class Subscription:
     """Shows one channel's frames to one socket, never twice and never backwards.
 
@@ -88,8 +98,9 @@ class Subscription:
         self.due += self.interval_s * max(1.0, -((self.due - now) // self.interval_s))
 
     def close(self) -> None:
-        """Show nothing any more: no frame is newer than the last one."""
+        """Show nothing any more, for no frame is newer than the last one; and let go of the session."""
         self.is_open, self.last_sequence = False, sys.maxsize
+        self.owner = NOBODY
 
     def offer(self, frame: Frame) -> None:
         """Write a snapshot at once, or leave it with the outbox where the reader is slow. This is the hot path."""

@@ -1,6 +1,8 @@
 """Farewells: every socket is closed once, with its code where that can be told, and never waits for long."""
 
 import asyncio
+import gc
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,11 +11,12 @@ from aiohttp import web
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from server.errors import GatewayError, GoingAway
+from server.api.keys import HUB
+from server.errors import GatewayError, GoingAway, TooSlow, UnknownSymbol
 from server.realtime.farewell import CLOSE_S, close_reason, farewell
-from tests.conftest import closing
+from tests.conftest import StartGateway, closing
 
-from .sockets import raw
+from .sockets import CLOSE, raw, settled
 
 
 def now() -> float:
@@ -92,3 +95,43 @@ def test_close_reasons_fit_a_close_frame(detail: str, retry: float | None) -> No
         assert rest == f"{retry:g} s"
     if len(detail.encode()) <= 80:
         assert text.startswith(detail)
+
+
+def left_to_the_collector() -> Counter[str]:
+    """What only the garbage collector can free now, by class."""
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        gc.collect()
+        return Counter(type(one).__name__ for one in gc.garbage)
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+
+
+@pytest.mark.parametrize("interval", ["0", "0.1"])
+@pytest.mark.parametrize("how", ["close", "reset", "end", "too slow"])
+async def test_an_ended_socket_is_freed_at_once(start_gateway: StartGateway, interval: str, how: str) -> None:
+    """However it ends, nothing of a socket waits for a full garbage collection, which is rare: that would be a leak."""
+    gateway = await start_gateway()
+    path = f"/ws/positions/BTCUSDT?interval={interval}"
+    gc.collect()
+    gc.disable()
+    try:
+        async with raw(gateway, path) as client:
+            await client.message()
+            if how == "close":
+                await client.send(CLOSE, b"\x03\xe8")
+                assert await client.close_code() == 1000
+            elif how == "reset":
+                client.reset()
+            else:
+                (session,) = gateway.app[HUB].sessions
+                session.end(TooSlow("for the test") if how == "too slow" else UnknownSymbol("for the test"))
+                del session
+                assert await client.close_code() in (4404, 4408)
+        await settled(gateway)
+        await asyncio.sleep(0)
+        left = left_to_the_collector()
+    finally:
+        gc.enable()
+    assert not {"Session", "Subscription", "Outbox", "Socket", "Request", "RequestHandler"} & left.keys(), left
