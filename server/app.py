@@ -23,7 +23,7 @@ from .market.feeds import SWEEP_S, Feeds
 from .market.following import Following
 from .market.listings import Listings
 from .market.symbols import Symbols, check_form
-from .models import Kind, Reading, Topic
+from .models import Candles, Kind, Reading, Topic
 from .realtime.channels import Channels
 from .realtime.hub import Hub
 from .settings import Settings
@@ -69,8 +69,13 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
 
 def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, share: float) -> None:
     client = BybitClient(settings.bybit, rest_url, refuse_trading_keys=settings.refuses_trading_keys, share=share)
-    candles = CandleCache(client.klines)
     listings = Listings(client.fetch, settings.bybit.settle_coins)
+
+    def held(topic: Topic) -> Candles | None:
+        reading = feeds.in_hand(topic)
+        return None if reading is None else reading.value
+
+    candles = CandleCache(client.klines, held)
 
     async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
         """Klines from what is missing in the cache, the rest by listing or by itself."""

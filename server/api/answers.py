@@ -7,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from ..errors import StaleReading
-from ..models import Kind, Part
+from ..models import Kind, Part, Reading
 from .keys import SETTINGS
 
 encoder = msgspec.json.Encoder()
@@ -38,7 +38,7 @@ def answer(
     if kind not in PRIVATE_KINDS:
         headers = {
             "Cache-Control": "private, no-cache",
-            "ETag": f'W/"{round(reading.asked_at * 1e6):x}-{hash(request.path_qs) & 0xFFFFFFFF:x}-{stale:d}"',
+            "ETag": f'W/"{_moment(reading)}-{hash(request.path_qs) & 0xFFFFFFFF:x}-{stale:d}"',
         }
         if headers["ETag"] in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
@@ -50,6 +50,11 @@ def answer(
         "stale": stale,
     }
     return json_response(document, headers=headers)
+
+
+def _moment(reading: Reading[Any]) -> str:
+    """What no other reading of the topic has: two pushes may be of one moment, but they arrive one after the other."""
+    return f"{round(reading.asked_at * 1e6):x}-{round(reading.arrived_at * 1e6):x}"
 
 
 def json_response(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

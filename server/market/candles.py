@@ -1,7 +1,6 @@
 """CandleCache: the last 1,000 candles of each kline topic, of which only what is missing is asked for again."""
 
 import datetime as dt
-import weakref
 from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
@@ -16,21 +15,22 @@ OVERLAP = 3
 """Closed candles asked for again with the missing ones: where they contradict what is held, all is read anew."""
 
 FetchKlines = Callable[[Topic, int], Awaitable[Reading[tuple[CandleRow, ...]]]]
+Held = Callable[[Topic], Candles | None]
 
 
 class CandleCache:
     """Makes readings of kline topics, each from what the reading before it held and the few rows missing since.
 
-    It keeps no candles alive: a topic's candles live as long as a reading of them is held somewhere, and no longer.
+    It keeps no candles: `held` gives those in hand, which a stream may have made grow since the last call.
     """
 
-    def __init__(self, fetch: FetchKlines) -> None:
+    def __init__(self, fetch: FetchKlines, held: Held) -> None:
         self._fetch = fetch
-        self._held: weakref.WeakValueDictionary[Topic, Candles] = weakref.WeakValueDictionary()
+        self._held = held
 
     async def fetch(self, topic: Topic) -> Reading[Candles]:
         """The last 1,000 candles of `topic`, the forming one among them. Raises what the call raises."""
-        held = self._held.get(topic)
+        held = self._held(topic)
         limit = DEPTH if held is None else missing(held, topic.interval) + OVERLAP
         answer = await self._fetch(topic, min(limit, DEPTH))
         candles = extended(held, answer.value, topic.interval, answer.exchange_time_ms) if held is not None else None
@@ -39,7 +39,6 @@ class CandleCache:
         if candles is None:
             candles = assembled(answer.value, topic.interval, answer.exchange_time_ms)
             check(candles, held, topic.interval)
-        self._held[topic] = candles
         return Reading(candles, answer.asked_at, answer.arrived_at, answer.exchange_time_ms)
 
 
@@ -89,7 +88,8 @@ def assembled(rows: Sequence[CandleRow], interval: str, exchange_time_ms: int) -
 def extended(held: Candles, fresh: Sequence[CandleRow], interval: str, exchange_time_ms: int) -> Candles | None:
     """`held` with `fresh` rows over and after its end; None where they contradict what is held or leave a gap.
 
-    The very same object where nothing changed, so that what was computed from it stays known.
+    The very same object where nothing changed, so that what was computed from it stays known; a candle that the
+    exchange has called closed stays closed.
     """
     if not fresh or not len(held):
         return None
@@ -98,7 +98,7 @@ def extended(held: Candles, fresh: Sequence[CandleRow], interval: str, exchange_
     if start >= len(held) or tuple(fresh[: len(settled)]) != settled or len(fresh) < len(held) - start:
         return None
     tail = assembled(fresh, interval, exchange_time_ms)
-    if tail.rows == held.rows[start:] and tail.last_closed == held.last_closed:
+    if tail.rows == held.rows[start:] and (held.last_closed or not tail.last_closed):
         return held
     drop = max(0, len(kept) + len(fresh) - DEPTH)
     return Candles(

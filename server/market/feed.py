@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from ..errors import GatewayError, InternalError
-from ..models import Kind, Part, PositionRow, Reading, Source, Topic, Wallet
+from ..models import CandlePush, Part, PositionRow, Reading, Source, Topic, Wallet
 from ..telemetry import get_logger
 from .drift import Drift
+from .growth import DoesNotFollow
 from .precedence import laid_over, newest
 
 log = get_logger(__name__)
@@ -177,6 +178,8 @@ class Feed:
         """Take `reading` if nothing newer is in hand; says whether it did. A good reading ends every failure."""
         if reading is self.reading:
             return True
+        if reading.source is Source.POLL:
+            self.polled_at = max(self.polled_at, reading.asked_at)  # overtaken by a push, too, it was an answer
         accepted = newest(self.reading, reading)
         if accepted is None:
             # A call that a push has overtaken is nothing to tell of.
@@ -184,7 +187,6 @@ class Feed:
             write("reading_out_of_order", topic=str(self.topic), source=reading.source.value)
             return False
         if reading.source is Source.POLL:
-            self.polled_at = reading.asked_at
             if self.is_kept and self.reading is not None:
                 self._look_for_drift(self.reading, reading)
             self._is_whole = self._is_whole or reading.asked_at >= self._whole_from
@@ -203,19 +205,29 @@ class Feed:
     def push(self, reading: Reading[Any]) -> bool:
         """Lay what the stream says over the reading in hand; says whether it was news.
 
-        A ticker says all there is. A position or a wallet may name a part: with nothing in hand it waits for a call
-        that is made after it.
+        A ticker says all there is, and so does a candle that continues those in hand. A position or a wallet may name
+        a part. With nothing in hand, or nothing that it continues, a push waits for a call that is made after it.
         """
         if self.reading is None and not _is_complete(reading.value):
-            self._whole_from = max(self._whole_from, reading.arrived_at)
-            return False
+            return self._miss(reading)
         self._drift.pushed(reading)
-        self._is_whole = self._is_whole or (self._line is not None and _is_complete(reading.value))
-        whole = laid_over(self.reading, reading, keeps_flat=self.topic.kind is Kind.POSITION)
+        try:
+            whole = laid_over(self.reading, reading, self.topic)
+        except DoesNotFollow as why:
+            log.debug("push_does_not_follow", topic=str(self.topic), detail=str(why))
+            return self._miss(reading)
+        says_all = _is_complete(reading.value) or (whole is not None and isinstance(reading.value, CandlePush))
+        self._is_whole = self._is_whole or (self._line is not None and says_all)
         if whole is None:
             return False
         self._take(whole)
         return True
+
+    def _miss(self, reading: Reading[Any]) -> bool:
+        """Something was said that cannot be kept: only a call made after it will know of it."""
+        self._is_whole = False
+        self._whole_from = max(self._whole_from, reading.arrived_at)
+        return False
 
     def _take(self, reading: Reading[Any]) -> None:
         if self.error is not None:
@@ -227,7 +239,7 @@ class Feed:
 
 def _is_complete(value: object) -> bool:
     """Whether a push with this value leaves nothing of its topic unsaid."""
-    return not isinstance(value, tuple | Wallet)
+    return not isinstance(value, tuple | Wallet | CandlePush)
 
 
 def _moves(value: object) -> bool:

@@ -115,6 +115,11 @@ class Feeds:
         """What is known of `topic` now, whatever its age; asks nobody."""
         return self.feed(topic).part
 
+    def in_hand(self, topic: Topic) -> Reading[Any] | None:
+        """The newest reading of `topic`, if there is one; does not count as wanting it."""
+        feed = self._feeds.get(topic)
+        return None if feed is None else feed.reading
+
     def refresh(self, topics: Iterable[Topic]) -> "set[asyncio.Task[None]]":
         """The flights, made or joined, that make `topics` younger; to be waited for with asyncio.wait."""
         flights = (self.feed(topic).refresh() for topic in topics)

@@ -18,7 +18,7 @@ AHEAD = 0.85
 SLOW_S = 60.0
 """How often a call is made for what a stream keeps whole: trust, but verify."""
 
-STREAMED = frozenset((Kind.TICKER, Kind.POSITION, Kind.WALLET))
+STREAMED = frozenset((Kind.TICKER, Kind.POSITION, Kind.WALLET, Kind.KLINE))
 
 
 class Streams(Protocol):

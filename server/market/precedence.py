@@ -4,7 +4,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..models import PositionRow, PositionRows, Reading, Source, Wallet
+from ..models import CandlePush, Candles, Kind, PositionRow, PositionRows, Reading, Source, Topic, Wallet
+from .growth import grown
 
 DISBELIEF_S = 30.0
 """How long answers from before the one in hand are disbelieved: then the exchange has begun anew."""
@@ -44,21 +45,28 @@ def _newest_rows(held: Reading[PositionRows], offered: Reading[PositionRows]) ->
     return offered
 
 
-def laid_over(held: Reading[Any] | None, push: Reading[Any], *, keeps_flat: bool) -> Reading[Any] | None:
-    """What `push` makes of the reading in hand, or None where it is older than that.
+def laid_over(held: Reading[Any] | None, push: Reading[Any], topic: Topic) -> Reading[Any] | None:
+    """What `push` makes of the reading in hand of `topic`, or None where it is older than that.
 
     Positions are laid over by symbol and index, a wallet's coins by name; what a push does not name stays, and with it
-    the reading's age. A listing keeps no flat positions.
+    the reading's age. A listing keeps no flat positions. A candle continues candles, or raises DoesNotFollow.
     """
     if held is None:
         return push
     if isinstance(push.value, tuple):
-        return _rows_laid_over(held, push, keeps_flat=keeps_flat)
+        return _rows_laid_over(held, push, keeps_flat=topic.kind is Kind.POSITION)
     if push.exchange_time_ms < held.exchange_time_ms:
         return None
     if isinstance(push.value, Wallet):
         return _coins_laid_over(held, push)
+    if isinstance(push.value, CandlePush):
+        return _candle_laid_over(held, push, topic.interval)
     return push
+
+
+def _candle_laid_over(held: Reading[Candles], push: Reading[CandlePush], interval: str) -> Reading[Candles]:
+    value = grown(held.value, push.value, interval)
+    return Reading(value, push.asked_at, push.arrived_at, push.exchange_time_ms, push.source)
 
 
 def _rows_laid_over(

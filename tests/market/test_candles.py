@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from server.errors import BadAnswer
 from server.market.candles import (
@@ -18,7 +19,7 @@ from server.market.candles import (
     missing,
     without_forming,
 )
-from server.models import CandleRow, Kind, Reading, Topic
+from server.models import CandleRow, Candles, Kind, Reading, Topic
 
 MINUTE = 60_000
 TOPIC = Topic(Kind.KLINE, "BTCUSDT", "1")
@@ -37,6 +38,13 @@ class Market:
         self.now = now
         self.revised: dict[int, str] = {}
         self.asked: list[int] = []
+        self.held: Candles | None = None
+
+    async def fetch(self, topic: Topic = TOPIC) -> Reading[Candles]:
+        """The candles as CandleCache reads them, in hand from then on."""
+        reading = await CandleCache(self.klines, lambda _: self.held).fetch(topic)
+        self.held = reading.value
+        return reading
 
     async def klines(self, topic: Topic, limit: int) -> Reading[tuple[CandleRow, ...]]:
         """The last `limit` candles."""
@@ -57,11 +65,10 @@ def minutes_now() -> int:
 async def test_only_what_is_missing_is_asked_for() -> None:
     """The first question asks for a thousand candles, the next for the few since."""
     market = Market(minutes_now())
-    cache = CandleCache(market.klines)
-    first = await cache.fetch(TOPIC)
+    first = await market.fetch()
     market.revised[market.now] = "777"
     market.now += 1
-    second = await cache.fetch(TOPIC)
+    second = await market.fetch()
     assert first.value.rows != second.value.rows == market.expected()
     assert market.asked[0] == DEPTH
     assert all(asked < 10 for asked in market.asked[1:])
@@ -70,10 +77,9 @@ async def test_only_what_is_missing_is_asked_for() -> None:
 async def test_contradiction_is_read_anew() -> None:
     """A closed candle that the exchange has revised makes the whole history be read again."""
     market = Market(minutes_now())
-    cache = CandleCache(market.klines)
-    held = await cache.fetch(TOPIC)
+    held = await market.fetch()
     market.revised[market.now - 2] = "555"
-    second = await cache.fetch(TOPIC)
+    second = await market.fetch()
     assert second.value.rows == market.expected()
     assert market.asked == [DEPTH, market.asked[1], DEPTH]
     assert held.value.rows != second.value.rows
@@ -82,10 +88,9 @@ async def test_contradiction_is_read_anew() -> None:
 async def test_gap_is_read_anew() -> None:
     """After hours without a question the overlap is lost, and everything is read again."""
     market = Market(minutes_now())
-    cache = CandleCache(market.klines)
-    held = await cache.fetch(TOPIC)
+    held = await market.fetch()
     market.now += 300
-    second = await cache.fetch(TOPIC)
+    second = await market.fetch()
     assert second.value.rows == market.expected()
     assert len(held.value) == DEPTH
 
@@ -93,18 +98,16 @@ async def test_gap_is_read_anew() -> None:
 async def test_same_rows_are_the_same_object() -> None:
     """Where nothing changed the very candles are kept, and with them what was computed from them."""
     market = Market(minutes_now())
-    cache = CandleCache(market.klines)
-    first = await cache.fetch(TOPIC)
-    assert (await cache.fetch(TOPIC)).value is first.value
+    first = await market.fetch()
+    assert (await market.fetch()).value is first.value
 
 
-async def test_nothing_is_kept_alive() -> None:
-    """When no reading holds the candles any more, the next question starts from nothing."""
+async def test_closed_stays_closed() -> None:
+    """A candle that a push has called closed is not opened again by a call of the same second."""
     market = Market(minutes_now())
-    cache = CandleCache(market.klines)
-    await cache.fetch(TOPIC)
-    await cache.fetch(TOPIC)
-    assert market.asked == [DEPTH, DEPTH]
+    first = await market.fetch()
+    market.held = replace(first.value, last_closed=True)
+    assert (await market.fetch()).value is market.held
 
 
 @given(
@@ -132,10 +135,9 @@ def test_extending_equals_assembling(held: int, fresh: int, shift: int, revise: 
 async def test_candles_of_another_interval_are_refused() -> None:
     """Rows that do not step by the interval are no answer, and neither is one from which most has vanished."""
     market = Market(minutes_now())
-    cache = CandleCache(market.klines)
     with pytest.raises(BadAnswer, match="interval 5"):
-        await cache.fetch(Topic(Kind.KLINE, "BTCUSDT", "5"))
-    held = await cache.fetch(TOPIC)
+        await market.fetch(Topic(Kind.KLINE, "BTCUSDT", "5"))
+    held = await market.fetch()
     with pytest.raises(BadAnswer, match="0 candles where it had 1000"):
         check(assembled([], "1", 0), held.value, "1")
     check(assembled([], "1", 0), None, "1")
