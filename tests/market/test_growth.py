@@ -1,9 +1,10 @@
 """Growth: candles that pushes keep are always a state that the exchange really had."""
 
+import asyncio
 import gc
 import random
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -327,11 +328,11 @@ class Wishes:
     """Streams that remember what they were asked for."""
 
     def __init__(self) -> None:
-        self.wanted: frozenset[Topic] = frozenset()
+        self.wanted: asyncio.Queue[frozenset[Topic]] = asyncio.Queue()
 
-    def want(self, topics: Any) -> None:
+    def want(self, topics: Iterable[Topic]) -> None:
         """Remember."""
-        self.wanted = frozenset(topics)
+        self.wanted.put_nowait(frozenset(topics))
 
 
 async def test_demand_subscribes_and_unsubscribes() -> None:
@@ -344,12 +345,14 @@ async def test_demand_subscribes_and_unsubscribes() -> None:
     feeds = Feeds(fetch, max_symbols=10, clock=lambda: now)
     following = Following(feeds, listing_of=lambda _: None, reconcile_s=3.0, clock=lambda: now)
     wishes = Wishes()
-    following._streams = wishes
     feeds.feed(TOPIC)
-    following.look()
-    assert wishes.wanted == {TOPIC}
-    following.changed(wishes.wanted, Line())
-    now = WANTED_S + 1
-    assert feeds.in_hand(TOPIC) is None
-    following.look()
-    assert wishes.wanted == frozenset()
+    running = asyncio.create_task(following.run(wishes))
+    try:
+        async with asyncio.timeout(10):
+            assert await wishes.wanted.get() == {TOPIC}
+            now = WANTED_S + 1
+            assert feeds.in_hand(TOPIC) is None  # which is not to want it
+            assert await wishes.wanted.get() == frozenset()
+    finally:
+        running.cancel()
+        await asyncio.wait({running})

@@ -1,6 +1,7 @@
 """Candles kept by the stream, through the whole gateway and over real sockets, against the exchange's own answers."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -10,7 +11,7 @@ import numpy as np
 import talib
 
 from server.api.keys import FEEDS
-from server.models import Kind, Topic
+from server.models import CandlePush, Kind, Reading, Source, Topic
 from tests.conftest import Exchange, Gateway, StartGateway
 
 MINUTE = 60_000
@@ -159,3 +160,22 @@ async def test_calls_take_over_while_the_stream_is_away(start_gateway: StartGate
     await set_streams(exchange)
     await kept(gateway)
     await stand_still(gateway, exchange)
+
+
+async def test_pushes_of_one_moment_have_tags_of_their_own(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """A candle's last word and the first of the next are said in one moment: each answer has its own tag."""
+    gateway = await start_gateway()
+    path = CANDLES.replace("1000", "60000").replace("limit=60000", "limit=1")
+    await ask(gateway, path)
+    feed = gateway.app[FEEDS].feed(TOPIC)
+    reading = feed.reading
+    assert reading is not None
+    tags = []
+    for volume in ("5000001", "5000002"):
+        push = CandlePush((*reading.value.rows[-1][:5], volume, "1"), is_closed=False)
+        moment = reading.exchange_time_ms + 1
+        assert feed.push(Reading(push, reading.asked_at, time.monotonic(), moment, Source.PUSH))
+        async with gateway.get(path) as response:
+            assert (await response.json())["candles"][-1][5] == volume
+            tags.append(response.headers["ETag"])
+    assert tags[0] != tags[1]
