@@ -206,7 +206,8 @@ class Feed:
         """Lay what the stream says over the reading in hand; says whether it was news.
 
         A ticker says all there is, and so does a candle that continues those in hand. A position or a wallet may name
-        a part. With nothing in hand, or nothing that it continues, a push waits for a call that is made after it.
+        a part. With nothing in hand, or nothing that it continues, a push waits for a call that is made after it; so does
+        a wallet's that seems older than what is in hand: clocks differ, and it may name what that lacks.
         """
         if self.reading is None and not _is_complete(reading.value):
             return self._miss(reading)
@@ -219,7 +220,7 @@ class Feed:
         says_all = _is_complete(reading.value) or (whole is not None and isinstance(reading.value, CandlePush))
         self._is_whole = self._is_whole or (self._line is not None and says_all)
         if whole is None:
-            return False
+            return self._miss(reading) if isinstance(reading.value, Wallet) else False
         self._take(whole)
         return True
 

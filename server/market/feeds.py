@@ -115,8 +115,13 @@ class Feeds:
         """What is known of `topic` now, whatever its age; asks nobody."""
         return self.feed(topic).part
 
+    def known(self, topic: Topic) -> Part | None:
+        """The same without wanting it; None where there is no such feed."""
+        feed = self._feeds.get(topic)
+        return None if feed is None else feed.part
+
     def in_hand(self, topic: Topic) -> Reading[Any] | None:
-        """The newest reading of `topic`, if there is one; does not count as wanting it."""
+        """The newest reading of `topic`, if there is one; does not count as wanting it either."""
         feed = self._feeds.get(topic)
         return None if feed is None else feed.reading
 

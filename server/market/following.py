@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
+from ..errors import Overloaded
 from ..models import Kind, Reading, Topic
 from .feed import Feed, Line
 from .feeds import Feeds
@@ -74,11 +75,16 @@ class Following:
         for feed in due:
             listed.setdefault(self._listing_of(feed.topic), []).append(feed)
         for topic, feeds in listed.items():
-            if topic is None or len(feeds) == 1 or not self._is_old(listing := self._feeds.feed(topic)):
-                for feed in feeds:
-                    feed.refresh()
-            else:
-                listing.refresh()
+            listing = None if topic is None or len(feeds) == 1 else self._listing(topic)
+            for feed in feeds if listing is None or not self._is_old(listing) else [listing]:
+                feed.refresh()
+
+    def _listing(self, topic: Topic) -> Feed | None:
+        """The feed of a listing; None where there is no room for it."""
+        try:
+            return self._feeds.feed(topic)
+        except Overloaded:
+            return None
 
     def _is_old(self, listing: Feed) -> bool:
         return self._clock() - listing.polled_at > self._reconcile_s / 2

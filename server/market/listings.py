@@ -108,8 +108,8 @@ class Listings:
         kind = LISTED.get(topic.kind)
         if kind is None or self._feeds is None:
             return
-        part = self._feeds.part(topic)
-        if part.reading is None or part.error is not None or part.reading.source is Source.PUSH:
+        part = self._feeds.known(topic)
+        if part is None or part.reading is None or part.error is not None or part.reading.source is Source.PUSH:
             return
         for feed in [*self._of_kind(kind, topic.category)]:
             held = feed.reading

@@ -35,6 +35,8 @@ def _lags(held: Reading[Any], offered: Reading[Any]) -> bool:
 
 
 def _newest_rows(held: Reading[PositionRows], offered: Reading[PositionRows]) -> Reading[PositionRows] | None:
+    if offered.source is Source.POLL and _misses_pushed(held, offered):
+        return None
     sequences = {(row.position.symbol, row.position.position_idx): row.sequence for row in held.value}
     for row in offered.value:
         known = sequences.get((row.position.symbol, row.position.position_idx), row.sequence)
@@ -45,16 +47,24 @@ def _newest_rows(held: Reading[PositionRows], offered: Reading[PositionRows]) ->
     return offered
 
 
+def _misses_pushed(held: Reading[PositionRows], offered: Reading[PositionRows]) -> bool:
+    """Whether a listing lacks an open position, and something was pushed since it was asked for: that one, perhaps."""
+    if held.source is not Source.PUSH or offered.asked_at > held.arrived_at:
+        return False
+    return not {_key(row) for row in held.value if row.is_open} <= {_key(row) for row in offered.value}
+
+
 def laid_over(held: Reading[Any] | None, push: Reading[Any], topic: Topic) -> Reading[Any] | None:
     """What `push` makes of the reading in hand of `topic`, or None where it is older than that.
 
     Positions are laid over by symbol and index, a wallet's coins by name; what a push does not name stays, and with it
-    the reading's age. A listing keeps no flat positions. A candle continues candles, or raises DoesNotFollow.
+    the reading's age. A position that has been closed stays as a flat one: its sequence tells what is older. A candle
+    continues candles, or raises DoesNotFollow.
     """
     if held is None:
         return push
     if isinstance(push.value, tuple):
-        return _rows_laid_over(held, push, keeps_flat=topic.kind is Kind.POSITION)
+        return _rows_laid_over(held, push)
     if push.exchange_time_ms < held.exchange_time_ms:
         return None
     if isinstance(push.value, Wallet):
@@ -69,15 +79,13 @@ def _candle_laid_over(held: Reading[Candles], push: Reading[CandlePush], interva
     return Reading(value, push.asked_at, push.arrived_at, push.exchange_time_ms, push.source)
 
 
-def _rows_laid_over(
-    held: Reading[PositionRows], push: Reading[PositionRows], *, keeps_flat: bool
-) -> Reading[PositionRows] | None:
+def _rows_laid_over(held: Reading[PositionRows], push: Reading[PositionRows]) -> Reading[PositionRows] | None:
     rows = {_key(row): row for row in held.value}
     news = [row for row in push.value if _key(row) not in rows or _is_newer(row, rows[_key(row)], held, push)]
     if not news:
         return None
     rows |= {_key(row): row for row in news}
-    value = tuple(rows[key] for key in sorted(rows) if keeps_flat or rows[key].is_open)
+    value = tuple(rows[key] for key in sorted(rows))
     is_all_new = all(row in news for row in value if row.is_open)
     return replace(push, value=value, asked_at=push.asked_at if is_all_new else min(held.asked_at, push.asked_at))
 
