@@ -147,4 +147,4 @@ class WalletWorld(World):
 @pytest.mark.parametrize("world", [World, WalletWorld])
 def test_what_is_shown_was_true(world: type[World]) -> None:
     """Whatever comes in whatever order, nothing is shown as younger than it is."""
-    run_state_machine_as_test(world, settings=settings(max_examples=150, stateful_step_count=30, deadline=None))  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(world, settings=settings(max_examples=150, stateful_step_count=30, deadline=None))
