@@ -86,7 +86,7 @@ def _rows_laid_over(held: Reading[PositionRows], push: Reading[PositionRows]) ->
         return None
     rows |= {_key(row): row for row in news}
     value = tuple(rows[key] for key in sorted(rows))
-    is_all_new = all(row in news for row in value if row.is_open)
+    is_all_new = bool(held.value) and len(news) == len(value)
     return replace(push, value=value, asked_at=push.asked_at if is_all_new else min(held.asked_at, push.asked_at))
 
 
