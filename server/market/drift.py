@@ -40,6 +40,11 @@ class Drift:
         self.count = 0
         self._unsaid: dict[object, float] = {}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether something that a call found has not been pushed yet."""
+        return bool(self._unsaid)
+
     def called(self, held: Reading[Any], found: Reading[Any], now: float) -> list[str]:
         """Take note of a call's answer; gives what the stream has failed to say of those before."""
         late = [key for key, since in self._unsaid.items() if now - since > GRACE_S]

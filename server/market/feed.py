@@ -198,6 +198,11 @@ class Feed:
             log.warning("stream_drifted", topic=str(self.topic), what=what)
 
     @property
+    def is_in_doubt(self) -> bool:
+        """Whether the last call found what the stream had not said, and the stream has not said it since."""
+        return self._drift.is_open
+
+    @property
     def drifts(self) -> int:
         """How often a call found what the stream had not said."""
         return self._drift.count

@@ -7,8 +7,11 @@ from typing import Any, Protocol
 
 from ..errors import Overloaded
 from ..models import Kind, Reading, Topic
+from ..telemetry import get_logger
 from .feed import Feed, Line
 from .feeds import Feeds
+
+log = get_logger(__name__)
 
 LOOK_S = 0.2
 """How often it is looked what is wanted, and what has to be called for."""
@@ -16,6 +19,8 @@ WANTED_S = 15.0
 """A topic is wanted for this long after somebody asked for it; then its subscription lingers for a while."""
 AHEAD = 0.85
 """Of the age at which what moves has to be called for anew: calls take their time."""
+DOUBT_S = 1.5
+"""When to call again where a call found something else than the stream had said: one of the two was late."""
 SLOW_S = 60.0
 """How often a call is made for what a stream keeps whole: trust, but verify."""
 
@@ -54,7 +59,10 @@ class Following:
         """Look after the feeds for ever; to be cancelled."""
         self._streams = streams
         while True:
-            self.look()
+            try:
+                self.look()
+            except Exception:
+                log.exception("following_crashed")
             await asyncio.sleep(LOOK_S)
 
     def look(self) -> None:
@@ -93,8 +101,10 @@ class Following:
         """Whether a call has to say what the stream does not. A feed that none keeps is called for by who wants it."""
         if not feed.is_kept:
             return False
-        age_s = self._clock() - (feed.as_of if feed.moves else feed.polled_at)
-        return age_s >= (self._reconcile_s * AHEAD if feed.moves else SLOW_S)
+        now = self._clock()
+        if feed.moves and now - feed.as_of >= self._reconcile_s * AHEAD:
+            return True
+        return now - feed.polled_at >= (DOUBT_S if feed.is_in_doubt else SLOW_S)
 
     def push(self, topic: Topic, reading: Reading[Any]) -> None:
         """The stream has said something of `topic`: every feed that it concerns takes it."""
