@@ -211,8 +211,8 @@ class Feed:
         """Lay what the stream says over the reading in hand; says whether it was news.
 
         A ticker says all there is, and so does a candle that continues those in hand. A position or a wallet may name
-        a part. With nothing in hand, or nothing that it continues, a push waits for a call that is made after it; so does
-        a wallet's that seems older than what is in hand: clocks differ, and it may name what that lacks.
+        a part. With nothing in hand, or nothing that it continues, a push waits for a call that is made after it; so
+        does a wallet's that seems older than what is in hand: clocks differ, and it may name what that lacks.
         """
         if self.reading is None and not _is_complete(reading.value):
             return self._miss(reading)

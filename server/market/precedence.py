@@ -4,7 +4,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from ..models import CandlePush, Candles, Kind, PositionRow, PositionRows, Reading, Source, Topic, Wallet
+from ..models import CandlePush, Candles, PositionRow, PositionRows, Reading, Source, Topic, Wallet
 from .growth import grown
 
 DISBELIEF_S = 30.0

@@ -401,13 +401,13 @@ async def test_closed_position_stays_closed(world: World, late: str) -> None:
     assert [one.position.symbol for one in world.value(LISTING) if one.is_open] == ["ETHUSDT"]
 
 
-async def test_listing_of_a_coin_takes_no_other(world: World) -> None:
-    """A position that settles in another coin is not in the listing."""
+async def test_listing_of_a_coin_is_only_called_for(world: World) -> None:
+    """Pushes are laid over the listing of all positions; which coin a position settles in, they do not say."""
     await world.called(INSTRUMENTS)
-    await world.kept(OF_USDT, OF_USDC)
+    await world.kept(OF_USDT, OF_USDC, LISTING)
     world.push(Topic(Kind.POSITION, "BTCPERP"), (row(9, symbol="BTCPERP"),))
-    assert world.value(OF_USDT) == ()
-    assert world.value(OF_USDC) == (row(9, symbol="BTCPERP"),)
+    assert world.value(OF_USDT) == world.value(OF_USDC) == ()
+    assert world.value(LISTING) == (row(9, symbol="BTCPERP"),)
 
 
 async def test_push_that_cannot_be_ordered_is_called_for(world: World) -> None:
