@@ -47,7 +47,7 @@ class SocketOperations:
         self._access = access
         self._channels = channels
         self._hub = hub
-        self._category, self._known = category, known
+        self._category, self.known = category, known
         self._websocket = websocket
         self._freshness = freshness
 
@@ -109,7 +109,7 @@ class SocketOperations:
         most = self._websocket.max_subscriptions
         if channel.name not in session.subscriptions and len(session.subscriptions) >= most:
             raise TooManySubscriptions(f"a socket may have {most} subscriptions (websocket.max_subscriptions)")
-        if channel.symbol and self._known(channel.symbol) is False:
+        if channel.symbol and self.known(channel.symbol) is False:
             raise UnknownSymbol(f"the exchange has no {self._category} symbol {channel.symbol}")
 
     def _unsubscribe(self, session: Session, operation: Operation) -> None:

@@ -16,7 +16,7 @@ from ..realtime.operations import parse_message
 from ..realtime.session import Session
 from ..telemetry import get_logger
 from .auth import bearer
-from .keys import ACCESS, HUB, LOAD, OPERATIONS, SETTINGS, SYMBOLS
+from .keys import ACCESS, HUB, LOAD, OPERATIONS, SETTINGS
 from .parameters import Parameters
 
 routes = web.RouteTableDef()
@@ -130,14 +130,13 @@ def _session(request: web.Request, ws: Socket, transport: asyncio.Transport, *, 
     """A session without any subscription. Raises InvalidRequest for parameters, which it has none of."""
     app = request.app
     Parameters(request.query, ("interval",) if is_single else ())
-    category, symbols = app[SETTINGS].bybit.category.value, app[SYMBOLS]
     return Session(
         ws,
         transport,
         hub=app[HUB],
         operations=app[OPERATIONS],
         settings=app[SETTINGS].websocket,
-        known=lambda symbol: symbols.known(symbol, category),
+        known=app[OPERATIONS].known,
         is_single=is_single,
     )
 
