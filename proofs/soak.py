@@ -45,6 +45,12 @@ FAULTS: tuple[dict[str, object], ...] = (
     {"body": "{"},
     {"drip": True},
 )
+STREAM_FAULTS: tuple[dict[str, object], ...] = (
+    {"kind": "cut"},
+    {"kind": "swallow"},
+    {"kind": "garbage", "rubbish": "not_json", "every": 20},
+    {"kind": "refuse", "status": 500},
+)
 QUIET_S = 2.0
 """For how long the counts have to stay before they are taken as those of a gateway at rest."""
 REST_S = 30.0
@@ -253,17 +259,21 @@ class Soak:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await self._control("DELETE")
+            await self._control("DELETE", what="stream")
 
     async def _fail(self) -> None:
-        for fault in itertools.cycle(FAULTS):
+        """Each of the faults of the exchange's REST with the next one of its streams."""
+        for fault, stream_fault in zip(itertools.cycle(FAULTS), itertools.cycle(STREAM_FAULTS), strict=False):
             self.faults += 1
             await self._control("PUT", {"endpoint": "*", **fault})
+            await self._control("PUT", stream_fault, what="stream")
             await asyncio.sleep(self._options.fault)
             await self._control("DELETE")
+            await self._control("DELETE", what="stream")
             await asyncio.sleep(self._options.every)
 
-    async def _control(self, method: str, body: object = None) -> None:
-        await asyncio.to_thread(asked, f"{self._exchange_url}/_control/fault", method=method, body=body)
+    async def _control(self, method: str, body: object = None, *, what: str = "fault") -> None:
+        await asyncio.to_thread(asked, f"{self._exchange_url}/_control/{what}", method=method, body=body)
 
     async def sampled(self, seconds: float) -> None:
         """Note the resident memory each second."""
@@ -281,7 +291,8 @@ async def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> No
     """Load it a little, let it rest, load it for long, let it rest again, and compare."""
     log = folder / "gateway.log"
     with SimulatorProcess("--control", "--no-limits") as simulator:
-        gateway = Gateway(simulator.url, log)
+        streams = {"BYBIT_STREAM_URL": simulator.url.replace("http", "ws", 1)}
+        gateway = Gateway(simulator.url, log, settings=streams)
         await asyncio.to_thread(gateway.__enter__)
         try:
             soak, journal = Soak(gateway, simulator.url, options), Journal(log)

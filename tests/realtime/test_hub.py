@@ -234,7 +234,7 @@ async def eventually_fresh(gateway: Gateway, path: str) -> None:
     async with asyncio.timeout(5):
         while True:
             async with gateway.get(f"{path}?max_age_ms=0") as response:
-                if not (await response.json())["stale"]:
+                if (await response.json()).get("stale") is False:
                     return
             await asyncio.sleep(0.02)
 
