@@ -84,6 +84,10 @@ class Exchange:
         """Change the account's modes."""
         await self._control("PUT", "account", account)
 
+    async def trade(self, symbol: str, side: str, size: str) -> None:
+        """Have the account trade now."""
+        await self._control("PUT", "trade", {"symbol": symbol, "side": side, "size": size})
+
     async def _control(self, method: str, what: str, body: Any = None) -> None:
         async with self._http.request(method, f"{self.url}/_control/{what}", json=body) as response:
             assert response.status < 300, await response.text()
