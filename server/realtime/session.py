@@ -240,7 +240,8 @@ class Session:
         woken, self._woken = self._woken, {}
         concerned = [*self.subscriptions.values()] if self._clock() >= overdue_at else woken
         for subscription in concerned:
-            if subscription.is_open and subscription.due > self._clock():
+            # Nothing of a channel goes before its first snapshot, which says what is stale by itself.
+            if subscription.is_open and subscription.last_sequence and subscription.due > self._clock():
                 subscription.announce(subscription.stale(), self._hub)
 
     async def _sleep(self, seconds: float) -> None:

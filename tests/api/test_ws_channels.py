@@ -322,7 +322,7 @@ async def test_nothing_of_a_channel_comes_before_its_first_snapshot(
     start_gateway: StartGateway, exchange: Exchange
 ) -> None:
     """While the first answer is awaited a reading in hand becomes too old: the snapshot is first, then the status."""
-    gateway = await start_gateway(freshness={"stale_after_s": 0.3, "max_age_s": 0.001})
+    gateway = await start_gateway(freshness={"stale_after_s": 0.25, "max_age_s": 0.001})
     async with gateway.ws_connect("/ws") as ws:
         await ask(ws, "subscribe", channels=["price:BTCUSDT"], interval=0.1)
         await body(gateway, "/balance")
