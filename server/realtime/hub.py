@@ -61,6 +61,7 @@ class Hub:
         self._live: dict[Channel, Members] = {}
         self._watching: dict[Topic, dict[Channel, None]] = {}
         self._asked: set[Channel] = set()
+        self._doubted: dict[Channel, Members] = {}
         self._shown: dict[Channel, Frame] = {}
         self._told: set[Channel] = set()
         self._changed: dict[Channel, None] = {}
@@ -109,6 +110,10 @@ class Hub:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget `subscription`; the last one of a channel takes the channel with it."""
         channel = subscription.channel
+        if (doubted := self._doubted.get(channel)) is not None:
+            doubted.pop(subscription, None)
+            if not doubted:
+                del self._doubted[channel]
         if (live := self._live.get(channel)) is not None:
             live.pop(subscription, None)
             if not live:
@@ -149,6 +154,8 @@ class Hub:
         channel = subscription.channel
         self._live.setdefault(channel, {})[subscription] = None
         self._shown.setdefault(channel, frame)
+        if channel.symbol and not subscription.is_known:
+            self._doubted.setdefault(channel, {})[subscription] = None
         if channel not in self._asked:
             self._asked.add(channel)
             await self._scheduler.spawn(self._ask(channel), name=f"asker {channel.name}")
@@ -157,9 +164,6 @@ class Hub:
         """One channel's asker, until its last live subscription has gone; what goes wrong here ends all of them."""
         try:
             await self._ask_on(channel)
-        except UnknownSymbol as error:
-            for session, subscription in self._live_sessions(channel):
-                session.drop(subscription, error)
         except GatewayError as error:
             self._end_live(channel, error)
         except Exception:
@@ -179,14 +183,28 @@ class Hub:
     async def _ask_on(self, channel: Channel) -> None:
         while channel in self._live:
             due = self._clock() + self._live_poll_s
-            for session, subscription in self._live_sessions(channel)[:1]:
-                session.check(subscription)  # one for all
+            self._check(channel)
             if missing := channel.too_old(self._max_age_s):
                 if flights := channel.readings.refresh(missing):
                     await asyncio.wait(flights, timeout=self._ask_wait_s)
             if (frame := self._frame_due(channel)) is not None:
                 await self._show(channel, frame)
             await asyncio.sleep(max(0.0, due - self._clock()))
+
+    def _check(self, channel: Channel) -> None:
+        """End the subscriptions whose symbol turns out not to exist; those that have seen it listed go on."""
+        if not (doubted := self._doubted.get(channel)):
+            return
+        first = next(iter(doubted))
+        try:
+            if isinstance(first.owner, Session):
+                first.owner.check(first)  # one for all
+        except UnknownSymbol as error:
+            for subscription in [*doubted]:
+                if isinstance(subscription.owner, Session):
+                    subscription.owner.drop(subscription, error)
+        if first.is_known:
+            self._doubted.pop(channel, None)
 
     def _frame_due(self, channel: Channel) -> Frame | None:
         """The channel's frame if it is news, or if the last one was long ago."""

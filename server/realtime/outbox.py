@@ -132,6 +132,15 @@ class Outbox:
         self.frames_sent += 1
         return True
 
+    def reply(self, data: bytes) -> None:
+        """Write an answer, of which a client may have only so many: it is never lost, however slow the reader."""
+        if self.is_open:
+            self.flush()
+            self.transport.write(data)
+            self.sent_at = self._clock()
+            self.frames_sent += 1
+            self._is_low()
+
     def control(self, data: bytes) -> bool:
         """The same for a control frame, which clients in browsers do not see: it counts as no sign of ours."""
         if not (self.is_open and self._is_low()):

@@ -269,7 +269,7 @@ class Session:
 
     def _beat(self) -> None:
         stale = {name: subscription.told for name, subscription in self.subscriptions.items() if subscription.told}
-        self.say(HeartbeatMessage("heartbeat", time.time_ns() // 1_000_000, stale))
+        self.outbox.send(message_frame(HeartbeatMessage("heartbeat", time.time_ns() // 1_000_000, stale)))
 
     def beat(self) -> None:
         """Half a heartbeat has passed: ping the client, or end the session where it gave no sign since the last one."""
@@ -311,8 +311,8 @@ class Session:
             self.say(ErrorMessage("error", number, outcome_of(error).code, error.detail))
 
     def say(self, message: Any) -> None:
-        """Send a message that is no snapshot."""
-        self.outbox.send(message_frame(message))
+        """Send an answer, or what else a client has to know."""
+        self.outbox.reply(message_frame(message))
 
     def _give_up(self) -> None:
         self.end(TooSlow("the socket is not read as fast as it is written to"))

@@ -149,9 +149,9 @@ class Subscription:
         if stale:
             # Each time: the reading that was to end the trouble may have been too old itself.
             hub.note_trouble(self, stale)
-        if stale != self.told:
+        # A reader that is too slow for it now is told with the next snapshot that it gets.
+        if stale != self.told and self.outbox.send(self.channel.status(stale)):
             self.told = stale
-            self.outbox.send(self.channel.status(stale))
 
     def wake(self) -> None:
         """Have the session look whether what is stale has changed."""

@@ -347,3 +347,25 @@ async def test_nothing_is_left_behind(start_gateway: StartGateway) -> None:
     for ws in sockets:
         await ws.close()
     await settled(gateway)
+
+
+async def test_a_late_list_ends_what_it_has_not(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """While there is no list of symbols all are let in; once it comes, live or paced, those that it lacks are ended."""
+    await exchange.fault("instruments", status=500)
+    gateway = await start_gateway()
+    async with gateway.ws_connect("/ws") as ws:
+        channels = ["price:BTCUSDT", "price:NOSUCHUSDT"]
+        await ws.send_json({"op": "subscribe", "channels": channels, "interval": 0})
+        assert (await receive(ws, "ack"))["subscribed"] == channels
+        await ws.send_json({"op": "subscribe", "channels": ["positions:NOSUCHUSDT"], "interval": 0.1})
+        assert (await receive(ws, "ack"))["subscribed"] == ["positions:NOSUCHUSDT"]
+        await exchange.heal()
+        errors = [await receive(ws, "error", timeout_s=20) for _ in range(2)]
+        assert {(error["channel"], error["code"]) for error in errors} == {
+            ("price:NOSUCHUSDT", "unknown_symbol"),
+            ("positions:NOSUCHUSDT", "unknown_symbol"),
+        }
+        await ws.send_json({"op": "list"})
+        assert [one["channel"] for one in (await receive(ws, "list"))["channels"]] == ["price:BTCUSDT"]
+        while (await receive(ws))["channel"] != "price:BTCUSDT":
+            pass
