@@ -131,7 +131,10 @@ class Breakers:
         breakers = self._of(endpoint)
         for breaker in breakers:
             if (refusal := breaker.refusal(now)) is not None:
-                raise refusal
+                try:
+                    raise refusal
+                finally:
+                    del refusal  # or frame and error hold each other
         for breaker in breakers:
             breaker.enter(now)
 

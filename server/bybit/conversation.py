@@ -128,8 +128,11 @@ class Conversation:
                 self._end(line)
             finally:
                 await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()
+        try:
+            for task in done:
+                task.result()
+        finally:
+            del task, tasks, done  # or frame and error hold each other
 
     def _end(self, line: Line) -> None:
         """Nothing is in sync any more, from this moment on."""

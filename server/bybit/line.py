@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 
 from ..errors import AddressBanned, BadAnswer, ExchangeTimeout, ExchangeUnreachable
+from .failures import empty
 
 HANDSHAKE_S = 5.0
 SEND_S = 2.0
@@ -112,6 +113,8 @@ class Line:
     def end(self) -> None:
         """Prove nothing any more, and cut the connection."""
         self.is_over = True
+        if (error := self._ws.exception()) is not None:
+            empty(error)
         self._transport.abort()
 
 

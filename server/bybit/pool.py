@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ..errors import ExchangeError, ExchangeTimeout, ExchangeUnreachable
+from .failures import empty
 from .transport import Deadline, bounded
 
 T = TypeVar("T")
@@ -86,7 +87,9 @@ class Pool:
     def _ended(self, deadline: Deadline, call: "asyncio.Future[Any]") -> None:
         del self._under_way[deadline]
         self._permits.release()
-        call.exception()  # looked at, so that asyncio does not complain of an answer that nobody waited for
+        # Looked at, so that asyncio does not complain of an answer that nobody waited for.
+        if (error := call.exception()) is not None:
+            empty(error)
 
     def close(self) -> None:
         """Take no more calls. Threads that hang are left to their deadline; the process does not join them."""

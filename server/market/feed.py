@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from ..errors import GatewayError, InternalError
+from ..errors import ExchangeTimeout, GatewayError, InternalError
 from ..models import CandlePush, Part, PositionRow, Reading, Source, Topic, Wallet
 from ..telemetry import get_logger
 from .drift import Drift
@@ -160,8 +160,13 @@ class Feed:
             return  # the stream goes on saying what is
         if self.error is None:
             log.warning("refresh_failed", topic=str(self.topic), detail=error.detail)
-        self.error = error
+        # Kept for as long as the trouble lasts, and raised again and again: without the frames that it came through.
+        self.error = error.with_traceback(None)
         self._changed(self.topic)
+
+    def failure(self, otherwise: str) -> GatewayError:
+        """Why there is no reading, to be raised: `otherwise` where nothing has failed yet."""
+        return ExchangeTimeout(otherwise) if self.error is None else self.error.with_traceback(None)
 
     def retry(self) -> None:
         """End the pause after a failure."""

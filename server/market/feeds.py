@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..errors import ExchangeTimeout, Overloaded
+from ..errors import Overloaded
 from ..models import Kind, Part, Reading, Topic
 from .feed import LATE_S, RECONCILE_S, Feed, Fetch, Line
 
@@ -163,7 +163,7 @@ class Feeds:
             waited_s = self._clock() - feed.waiting_since
             await asyncio.wait({flight}, timeout=timeout_s if feed.reading is None else max(0.0, patience_s - waited_s))
         if feed.reading is None:
-            raise feed.error or ExchangeTimeout(f"the exchange gave no {topic.kind.value} in {timeout_s:g} s")
+            raise feed.failure(f"the exchange gave no {topic.kind.value} in {timeout_s:g} s")
         return feed.part
 
     async def close(self) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..errors import ExchangeTimeout
 from ..models import Instrument, Kind, PositionRow, PositionRows, Reading, Source, Topic
 from .feed import Feed, Fetch
 from .feeds import Feeds
@@ -97,7 +96,7 @@ class Listings:
             if (flight := feed.refresh()) is not None:
                 await asyncio.wait({flight})
         if feed.reading is None or feed.error is not None:
-            raise feed.error or ExchangeTimeout(f"the exchange gave no {feed.topic.kind.value}")
+            raise feed.failure(f"the exchange gave no {feed.topic.kind.value}")
         reading = derived(topic, feed.reading, self._feeds.feed(topic).reading)
         if reading is None or feed.reading.arrived_at < since:
             return (await self._fetch(frozenset((topic,))))[topic]

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Callable
 
-from ..errors import ExchangeTimeout, InvalidRequest, UnknownSymbol
+from ..errors import InvalidRequest, UnknownSymbol
 from ..models import Kind, Part, Topic
 from .feeds import Feeds
 
@@ -53,7 +53,7 @@ class Symbols:
         if feed.reading is None and flight is not None:
             await asyncio.wait({flight}, timeout=max(0.0, feed.waiting_since + PATIENCE_S - self._clock()))
         if feed.reading is None:
-            raise feed.error or ExchangeTimeout("the exchange's list of symbols is not here yet")
+            raise feed.failure("the exchange's list of symbols is not here yet")
         return feed.part
 
 
