@@ -17,6 +17,8 @@ TOKEN = "a-token-of-the-channels-0123456789"
 TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),)}
 LONG_AGO = {"max_age_ms": "60000"}
 SINGLE = ("price:BTCUSDT", "balance", "kline:BTCUSDT:1", "positions:*")
+MIDNIGHT_MS = 1_760_313_600_000
+"""2025-10-13, 00:00 UTC."""
 HELD_AT_TIMES = ("SOLUSDT", "DOGEUSDT", "BNBUSDT", "ADAUSDT", "ETHUSDT", "BTCUSDT", "BTCPERP")
 OURS = ("type", "channel", "epoch", "seq", "timestamp_ms", "age_ms")
 """What only pushes have, or what differs from one moment to the next."""
@@ -151,11 +153,12 @@ async def test_the_first_push_is_what_rest_answers(start_gateway: StartGateway) 
 
 async def test_positions_open_and_close(start_gateway: StartGateway, exchange: Exchange) -> None:
     """`positions:*` shows a position that opens, and no longer one that has closed."""
+    await exchange.freeze(MIDNIGHT_MS + 1000)  # then all are flat
     gateway = await start_gateway(freshness={"live_poll_s": 0.05})
     async with gateway.ws_connect("/ws") as ws:
         await ask(ws, "subscribe", channels=["positions:*"], interval=0)
-        before = {row["symbol"] for row in (await receive(ws))["positions"]}
-        new = next(symbol for symbol in HELD_AT_TIMES if symbol not in before)
+        assert (await receive(ws))["positions"] == []
+        new = HELD_AT_TIMES[0]
         await exchange.trade(new, "Buy", "10")
         while new not in {row["symbol"] for row in (await receive(ws))["positions"]}:
             pass
