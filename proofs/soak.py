@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import math
+import os
 import random
 import sys
 import time
@@ -54,8 +55,8 @@ STREAM_FAULTS: tuple[dict[str, object], ...] = (
 QUIET_S = 2.0
 """For how long the counts have to stay before they are taken as those of a gateway at rest."""
 REST_S = 30.0
-MOST_THREADS = sum(THREADS.values()) + 2
-"""All that the pools may start, the loop and the log."""
+MOST_THREADS = sum(THREADS.values()) + 3 + (os.cpu_count() or 1) - 1
+"""All that the pools may start, the loop, the log and libuv's, and numpy's: one a processor, the loop's apart."""
 NORMAL_975 = 1.959964
 EACH = [
     functools.partial(str, path)
