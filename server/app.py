@@ -129,7 +129,10 @@ def _wire_realtime(app: web.Application, settings: Settings) -> None:
         check_form=check_form,
     )
     app[keys.HUB] = hub = Hub(
-        channels, live_poll_s=settings.freshness.live_poll_s, heartbeat_s=settings.websocket.heartbeat_s
+        channels,
+        live_poll_s=settings.freshness.live_poll_s,
+        stale_after_s=settings.freshness.stale_after_s,
+        heartbeat_s=settings.websocket.heartbeat_s,
     )
     app[keys.FEEDS].watch(hub.changed)
     category, symbols = settings.bybit.category.value, app[keys.SYMBOLS]

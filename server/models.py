@@ -215,6 +215,8 @@ class Part(Struct, frozen=True, eq=False):
     error: Exception | None
     is_waiting: bool
     as_of: float
+    is_kept: bool = False
+    """Whether a stream keeps the reading true."""
 
     def age_s(self, now: float) -> float:
         """Seconds since the reading was known to be true; never negative."""

@@ -78,7 +78,7 @@ class Feed:
     @property
     def part(self) -> Part:
         """What a consumer gets to see."""
-        return Part(self.reading, self.error, bool(self._flights), self.as_of)
+        return Part(self.reading, self.error, bool(self._flights), self.as_of, self.is_kept)
 
     @property
     def is_kept(self) -> bool:

@@ -1,7 +1,8 @@
 """Channel: one thing that sockets can be pushed, from the readings behind it to the frame that everybody shares."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import ExchangeTimeout
@@ -117,12 +118,19 @@ class Channel:
         answered_s = self._clock() - asked_at + max_age_s
         return self._stale(self._parts(), max(self.threshold_s(max_age_s), answered_s))
 
-    def overdue_at(self, max_age_s: float, asked_at: float) -> float:
-        """When the first part that has not answered the question of `asked_at` becomes stale by age; inf for none."""
+    def overdue_at(self, max_age_s: float, asked_at: float, vouched: Container[Topic] = ()) -> float:
+        """When the first part that has not answered the question of `asked_at` becomes stale by age; inf for none.
+
+        Topics that are `vouched` for are left out: it is told elsewhere when that is over.
+        """
         now, oldest, threshold_s = self._clock(), asked_at - max_age_s, self.threshold_s(max_age_s)
-        parts = (part for part in self._parts() if part.reading is not None and part.as_of < oldest)
-        moments = (part.as_of + threshold_s for part in parts)
-        return min((moment for moment in moments if moment >= now), default=float("inf"))
+        soonest = inf
+        for topic, part in zip(self.topics, self._parts(), strict=True):
+            if part.as_of < oldest and part.reading is not None and topic not in vouched:
+                moment = part.as_of + threshold_s
+                if now <= moment < soonest:
+                    soonest = moment
+        return soonest
 
     def _parts(self) -> tuple[Part, ...]:
         part = self.readings.part

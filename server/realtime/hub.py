@@ -13,6 +13,7 @@ from ..telemetry import get_logger
 from .channel import Channel, State
 from .channels import Channels
 from .frames import Frame
+from .lookout import Lookout
 from .outbox import Outbox
 from .pulse import Pulse
 from .session import Session
@@ -47,6 +48,7 @@ class Hub:
         channels: Channels,
         *,
         live_poll_s: float,
+        stale_after_s: float = 3.0,
         heartbeat_s: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -69,6 +71,9 @@ class Hub:
         self._troubled: set[Topic] = set()
         self._news: dict[Topic, None] = {}
         self._has_news = asyncio.Event()
+        self._lookout = Lookout(
+            lambda: self._watching, channels.readings.part, self._spread, stale_after_s=stale_after_s, clock=clock
+        )
         self._scheduler: Scheduler | None = None
 
     def __len__(self) -> int:
@@ -85,6 +90,7 @@ class Hub:
         await scheduler.spawn(self._deliver(), name="deliverer")
         await scheduler.spawn(self._herald(), name="herald")
         await scheduler.spawn(self._pulse.run(), name="pulse")
+        await scheduler.spawn(self._lookout.run(), name="lookout")
 
     def join(self, session: Session) -> None:
         """Count `session` among those that are open, with what it is subscribed to."""
@@ -290,8 +296,17 @@ class Hub:
         has_failed = self._channels.readings.part(topic).has_failed
         if has_failed != (topic in self._troubled):
             (self._troubled.add if has_failed else self._troubled.discard)(topic)
-            self._news[topic] = None
-            self._has_news.set()
+            self._spread(topic)
+
+    @property
+    def vouched(self) -> frozenset[Topic]:
+        """The topics that streams vouch for: sockets need not look for the age of those, for they are woken."""
+        return self._lookout.vouched
+
+    def _spread(self, topic: Topic) -> None:
+        """Wake whom `topic` concerns."""
+        self._news[topic] = None
+        self._has_news.set()
 
     async def _herald(self) -> None:
         """Wake the subscriptions that a change concerns, in slices: a broken wallet concerns every one of them."""

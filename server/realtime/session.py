@@ -23,6 +23,8 @@ from .subscription import Gathering, Subscription
 FIRST_WAIT_S = 0.9
 TICK_WAIT_S = 0.5
 HEARTBEAT_S = 15.0
+EARLY_S = 0.001
+"""The timers of uvloop count whole milliseconds, and may come that early: who slept until then is not sent back."""
 numbers = itertools.count()
 """Tells apart what is due at the same moment."""
 
@@ -157,8 +159,8 @@ class Session:
 
     def _take_due(self) -> list[Subscription]:
         """Those whose time has come."""
-        due, now = [], self._clock()
-        while self._due and self._due[0][0] <= now:
+        due, soon = [], self._clock() + EARLY_S
+        while self._due and self._due[0][0] <= soon:
             subscription = heapq.heappop(self._due)[2]
             if subscription.is_open:
                 due.append(subscription)
@@ -228,13 +230,14 @@ class Session:
     async def _rest(self) -> None:
         """Sleep until something is due, telling at once what becomes stale or recovers, and that the line is alive."""
         now, every = self._clock(), self.subscriptions.values()
-        sent_at = max((subscription.sent_at for subscription in every), default=0.0)
+        sent_at = max([subscription.sent_at for subscription in every], default=0.0)
         beat_at = max(sent_at, self.outbox.sent_at) + HEARTBEAT_S
         if now >= beat_at:
             self._beat()
             beat_at = now + HEARTBEAT_S
-        # A millisecond later, so that what is overdue then is so for sure.
-        overdue_at = min((subscription.overdue_at() for subscription in every), default=math.inf) + 0.001
+        # A little later, so that what is overdue then is so for sure.
+        vouched = self._hub.vouched
+        overdue_at = min([subscription.overdue_at(vouched) for subscription in every], default=math.inf) + EARLY_S
         due_at = self._due[0][0] if self._due else math.inf
         await self._sleep(min(due_at, beat_at, overdue_at) - now)
         woken, self._woken = self._woken, {}

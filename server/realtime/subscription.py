@@ -2,8 +2,10 @@
 
 import math
 import sys
+from collections.abc import Container
 from typing import Protocol
 
+from ..models import Topic
 from .channel import Channel
 from .frames import Frame
 from .outbox import Outbox
@@ -18,6 +20,10 @@ class Owner(Protocol):
 
 class Gathering(Protocol):
     """What sessions need of the hub."""
+
+    @property
+    def vouched(self) -> Container[Topic]:
+        """The topics of which it wakes whom it concerns once their readings get old."""
 
     async def go_live(self, subscription: "Subscription", frame: Frame) -> None:
         """Show each change of the channel from now on; `frame` is what was shown so far."""
@@ -89,9 +95,9 @@ class Subscription:
             return self.channel.stale(self.max_age_s)
         return self.channel.stale_meanwhile(self.max_age_s, self.asked_at)
 
-    def overdue_at(self) -> float:
+    def overdue_at(self, vouched: Container[Topic]) -> float:
         """When to look by itself for what has become stale; of what is live, its asker looks for that."""
-        return math.inf if self.is_live else self.channel.overdue_at(self.max_age_s, self.asked_at)
+        return math.inf if self.is_live else self.channel.overdue_at(self.max_age_s, self.asked_at, vouched)
 
     def schedule(self, now: float) -> None:
         """Set when the next snapshot is due: whole intervals after the last one was, so that the phase is kept."""

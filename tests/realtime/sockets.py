@@ -24,6 +24,7 @@ from tests.conftest import Exchange, Gateway
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 SMALL_BUFFER_BYTES = 2048
+HUB_JOBS = {"deliverer", "herald", "lookout", "pulse"}
 
 
 class WorkerServer(TestServer):
@@ -207,9 +208,10 @@ async def settled(gateway: Gateway, *, but: int = 0, timeout_s: float = 10.0) ->
     """
     app = gateway.app
     await eventually(
-        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + 3), timeout_s=timeout_s
+        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + len(HUB_JOBS)),
+        timeout_s=timeout_s,
     )
-    assert {"herald", "pulse"} <= set(jobs(gateway))
+    assert set(jobs(gateway)) >= HUB_JOBS
 
 
 async def only_left(before: set["asyncio.Task[Any]"]) -> None:

@@ -463,6 +463,8 @@ async def test_an_answer_that_does_not_come_makes_stale_by_age(script: Script) -
     await script.read(Kind.TICKER)
     assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ()
     assert channels.positions("BTCUSDT").overdue_at(1.0, asked_at) == script.now + 1.0
+    vouched = {Topic(Kind.TICKER, "BTCUSDT")}
+    assert channels.positions("BTCUSDT").overdue_at(1.0, asked_at, vouched) == float("inf")
     script.now += 1.001
     assert channels.positions("BTCUSDT").stale_meanwhile(1.0, asked_at) == ("price",)
     assert channels.positions("BTCUSDT").overdue_at(1.0, asked_at) == float("inf")

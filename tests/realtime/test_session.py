@@ -65,6 +65,30 @@ def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
 # Pace
 
 
+async def test_a_timer_that_comes_early_costs_one_turn(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timers of uvloop may come a millisecond early: a session takes its turn then, and does not sleep again."""
+    loop, sleeps = asyncio.get_running_loop(), 0
+    call_later = loop.call_later
+
+    def early(delay: float, callback: Any, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        if getattr(callback, "__func__", None) is not Session._wake:
+            return call_later(delay, callback, *args, **kwargs)
+        nonlocal sleeps
+        sleeps += 1
+        return call_later(delay - 0.0008, callback, *args, **kwargs)
+
+    gateway = await start_gateway(freshness={"stale_after_s": 60})
+    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
+        for _ in range(3):
+            await receive(ws)
+        monkeypatch.setattr(loop, "call_later", early)
+        shown = [await receive(ws) for _ in range(10)]
+    assert all(before["seq"] < after["seq"] for before, after in pairwise(shown))
+    assert sleeps <= 11
+
+
 @pytest.mark.parametrize("part", ENDPOINTS)
 async def test_first_snapshot_waits_for_nobody(start_gateway: StartGateway, exchange: Exchange, part: str) -> None:
     """With one part's call hanging the others come within a second, that one null and named; it follows by itself."""
