@@ -3,16 +3,22 @@
 import asyncio
 import contextlib
 import hashlib
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from server.api.ws import drain
+from server.api.keys import HUB
 from server.app import create_app
 from tests.conftest import Exchange, settings_for
+from tests.processes import ROOT
 
+EXAMPLES = ROOT / "examples"
 TOKEN = "a-token-of-the-examples-0123456789"
 AUTH = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),)}
 
@@ -51,10 +57,6 @@ class Place:
     async def restart(self, **sections: dict[str, Any]) -> None:
         await self.close()
         await self.open(**sections)
-
-    async def drain(self) -> None:
-        """Close every socket with 1001, and no new one is let in."""
-        await drain(self.app)
 
 
 @pytest.fixture
@@ -140,3 +142,39 @@ async def start_line() -> AsyncIterator[StartLine]:
             return line
 
         yield start
+
+
+@asynccontextmanager
+async def closing_with(code: int, reason: str) -> AsyncIterator[str]:
+    """The address of a server that ends each socket with that code, or refuses its upgrade where it is a status."""
+
+    async def end(request: web.Request) -> web.StreamResponse:
+        if code < 1000:
+            return web.Response(status=code, headers={"Retry-After": reason})
+        ws = web.WebSocketResponse()
+        await ws.prepare(request)
+        await ws.close(code=code, message=reason.encode())
+        return ws
+
+    app = web.Application()
+    app.router.add_get("/ws", end)
+    async with TestServer(app) as server:
+        yield f"ws://127.0.0.1:{server.port}"
+
+
+def paces_s(place: Place) -> dict[str, float]:
+    """What the gateway's one session is subscribed to, as the gateway sees it."""
+    (session,) = place.app[HUB].sessions
+    return {name: subscription.interval_s for name, subscription in session.subscriptions.items()}
+
+
+@pytest.fixture(scope="session")
+def node() -> None:
+    """Node with its `ws`, installed from the pins; where there is no Node, or no way to `ws`, it is left out."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("needs node and npm")
+    if not (EXAMPLES / "node_modules" / "ws").exists():
+        try:
+            subprocess.run(("npm", "ci", "--silent", "--prefix", str(EXAMPLES)), check=True, timeout=45)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            pytest.skip(f"npm cannot install ws: {error}")

@@ -2,19 +2,14 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from examples.client import LONGEST_PAUSE_S, Client, Ended, Lost, Message, Refused, Snapshot, Status, _pause_s
-from server.api.keys import HUB
 from tests.conftest import Exchange
-from tests.examples.conftest import AUTH, TOKEN, Place, StartLine
+from tests.examples.conftest import AUTH, TOKEN, Place, StartLine, closing_with, paces_s
 from tests.processes import ROOT, clean_environment
 from tests.realtime.sockets import eventually
 
@@ -79,12 +74,6 @@ async def test_channels_keep_their_paces_over_reconnects(place: Place) -> None:
         await first(client, Lost)
         await snapshots(client, "price:BTCUSDT", "balance", "positions:*")
         assert paces_s(place) == {"price:BTCUSDT": 0.1, "balance": 60, "positions:*": 60}
-
-
-def paces_s(place: Place) -> dict[str, float]:
-    """What the gateway's one session is subscribed to, as the gateway sees it."""
-    (session,) = place.app[HUB].sessions
-    return {name: subscription.interval_s for name, subscription in session.subscriptions.items()}
 
 
 async def test_a_channel_that_cannot_be_had_is_told(place: Place) -> None:
@@ -265,24 +254,6 @@ async def test_a_full_gateway_names_the_time(place: Place) -> None:
         assert isinstance(lost, Lost)
         assert lost.code == 4429
         assert 5 <= lost.pause_s <= 7.5
-
-
-@asynccontextmanager
-async def closing_with(code: int, reason: str) -> AsyncIterator[str]:
-    """The address of a server that ends each socket with that code, or refuses its upgrade where it is a status."""
-
-    async def end(request: web.Request) -> web.StreamResponse:
-        if code < 1000:
-            return web.Response(status=code, headers={"Retry-After": reason})
-        ws = web.WebSocketResponse()
-        await ws.prepare(request)
-        await ws.close(code=code, message=reason.encode())
-        return ws
-
-    app = web.Application()
-    app.router.add_get("/ws", end)
-    async with TestServer(app) as server:
-        yield f"ws://127.0.0.1:{server.port}"
 
 
 @pytest.mark.parametrize("code", [400, 403, 421, 1008, 1009, 4400, 4401, 4403, 4404])
