@@ -52,7 +52,7 @@ export class Refused extends Error {
  * @typedef {Snapshot | Status | Ended | Lost} Message
  */
 
-/** Iterates what its channels say, for ever: over reconnects, which it tells of by `lost`. Throws Refused. */
+/** Iterates what its channels say, until it is closed: over reconnects, which it tells of by `lost`. Throws Refused. */
 export class Client {
   #url;
   #token;
@@ -60,6 +60,8 @@ export class Client {
   #intervalsS = new Map();
   #seen = new Map();
   #line = null;
+  #isClosed = false;
+  #wake = () => {};
 
   /** @param {string} url @param {{token?: string, heartbeatS?: number}} options */
   constructor(url, { token, heartbeatS = HEARTBEAT_S } = {}) {
@@ -74,9 +76,16 @@ export class Client {
     this.#line?.send(subscription(channels, intervalS)); // the next connection asks for all of them
   }
 
-  /** @returns {AsyncGenerator<Message, never, void>} */
+  /** End the iteration from outside; inside of it, `break` does the same. */
+  close() {
+    this.#isClosed = true;
+    this.#line?.close();
+    this.#wake();
+  }
+
+  /** @returns {AsyncGenerator<Message, void, void>} */
   async *[Symbol.asyncIterator]() {
-    for (let failures = 0; ; failures += 1) {
+    for (let failures = 0; !this.#isClosed; failures += 1) {
       const line = (this.#line = new Line(this.#url, this.#heartbeatS, () => this.#greeting()));
       try {
         for await (const message of line) {
@@ -87,12 +96,22 @@ export class Client {
         this.#line = null;
         line.close();
       }
+      if (this.#isClosed) return;
       const { code, reason } = line.end;
       if (FINAL.has(code) || (code >= 400 && code < 500 && !PASSING.has(code))) throw new Refused(code, reason);
       const lost = { type: "lost", code, reason, pauseS: pauseS(code, reason, failures) };
       yield lost;
-      await new Promise((resolve) => setTimeout(resolve, lost.pauseS * 1000));
+      if (!this.#isClosed) await this.#sleep(lost.pauseS);
     }
+  }
+
+  async #sleep(seconds) {
+    let timer;
+    await new Promise((resolve) => {
+      this.#wake = resolve;
+      timer = setTimeout(resolve, seconds * 1000);
+    });
+    clearTimeout(timer);
   }
 
   /** What is said first on every connection: the token, as browsers cannot set headers, and what is wanted. */
@@ -154,8 +173,7 @@ class Line {
   }
 
   close() {
-    clearTimeout(this.#timer);
-    this.end ??= { code: 1000, reason: "closed by this client" };
+    this.#finish(1000, "closed by this client");
     this.#socket.close();
   }
 

@@ -128,8 +128,7 @@ class Client:
             except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
                 raise
             except aiohttp.WSServerHandshakeError as error:
-                retry_after_s = error.headers and error.headers.get("Retry-After")
-                await self._lose(error.status, f"not upgraded; retry after {retry_after_s} s")
+                await self._lose(error.status, _reason_of(error))
             except (aiohttp.ClientError, OSError) as error:
                 await self._lose(ABNORMAL, str(error) or "no sign of life")
         return self._waiting.popleft()
@@ -156,8 +155,8 @@ class Client:
 
     async def _heed(self, received: aiohttp.WSMessage) -> None:
         if received.type is not aiohttp.WSMsgType.TEXT:
-            is_close = received.type is aiohttp.WSMsgType.CLOSE
-            await self._lose(received.data if is_close else ABNORMAL, received.extra or "")
+            code = received.data if received.type is aiohttp.WSMsgType.CLOSE else None
+            await self._lose(code or ABNORMAL, received.extra or "")
             return
         match json.loads(received.data):
             case {"type": "snapshot"} as body:
@@ -214,6 +213,12 @@ class Client:
 
 def _subscription(channels: list[str], interval_s: float) -> dict[str, Any]:
     return {"op": "subscribe", "id": SUBSCRIPTION_ID, "channels": channels, "interval": interval_s}
+
+
+def _reason_of(error: aiohttp.WSServerHandshakeError) -> str:
+    """Why there was no upgrade; an overloaded gateway names its time in a header."""
+    named_s = error.headers.get("Retry-After") if error.headers else None
+    return "not upgraded" if named_s is None else f"not upgraded; retry after {named_s} s"
 
 
 def _pause_s(code: int, reason: str, failures: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from server.api.keys import HUB
 from tests.conftest import Exchange
 from tests.examples.conftest import AUTH, TOKEN, Place, StartLine, closing_with, paces_s
 from tests.processes import ROOT, clean_environment
@@ -24,7 +25,12 @@ const [url, heartbeatS, ...pairs] = process.argv.slice(1);
 const gateway = new Client(url, { token: process.env.GATEWAY_TOKEN, heartbeatS: Number(heartbeatS) });
 for (const pair of pairs) gateway.subscribe([pair.split("=")[0]], Number(pair.split("=")[1]));
 try {
-  for await (const message of gateway) console.log(JSON.stringify(message));
+  for await (const message of gateway) {
+    console.log(JSON.stringify(message));
+    if (message.type !== process.env.END_AFTER) continue;
+    if (process.env.END_BY === "break") break;
+    setTimeout(() => gateway.close(), 1);
+  }
 } catch (error) {
   console.log(JSON.stringify({ type: error.constructor.name, code: error.code, reason: error.reason }));
 }
@@ -87,12 +93,14 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Bot]:
 
 
 @asynccontextmanager
-async def bot(url: str, *channels: str, heartbeat_s: float = 15.0, token: str = "") -> AsyncIterator[Bot]:
-    """A bot on these channels, each with its pace: `balance=0.1`; live without one."""
+async def bot(
+    url: str, *channels: str, heartbeat_s: float = 15.0, token: str = "", ends: tuple[str, str] = ("", "")
+) -> AsyncIterator[Bot]:
+    """A bot on these channels, each with its pace: `balance=0.1`; live without one. `ends`: how, after which kind."""
     pairs = [channel if "=" in channel else f"{channel}=0" for channel in channels]
     script = BOT % CLIENT.as_uri()
     arguments = ("--input-type=module", "-e", script, url, str(heartbeat_s), *pairs)
-    async with running(*arguments, GATEWAY_TOKEN=token) as program:
+    async with running(*arguments, GATEWAY_TOKEN=token, END_BY=ends[0], END_AFTER=ends[1]) as program:
         yield program
 
 
@@ -231,6 +239,18 @@ async def test_other_ends_have_their_pauses(code: int, reason: str, least_s: flo
         lost = await program.next()
         assert (lost["type"], lost["code"], lost["reason"]) == ("lost", code, reason)
         assert least_s <= lost["pauseS"] <= most_s
+
+
+@pytest.mark.parametrize("how", ["close", "break"])
+async def test_it_may_be_ended(place: Place, how: str) -> None:
+    """Closed from outside or left from inside, connected or in a pause, it lets Node end; the socket is closed."""
+    async with bot(place.url, "balance=60", ends=(how, "snapshot")) as program:
+        assert (await program.next())["type"] == "snapshot"
+        assert await program.ended() == 0
+    await eventually(lambda: not place.app[HUB].sessions)
+    async with closing_with(4429, "retry after 100 s") as url, bot(url, ends=(how, "lost")) as program:
+        assert (await program.next())["type"] == "lost"
+        assert await program.ended() == 0
 
 
 async def test_the_command_prints_a_line_per_message(place: Place) -> None:
