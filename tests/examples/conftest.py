@@ -68,8 +68,11 @@ async def place(exchange: Exchange) -> AsyncIterator[Place]:
     await place.close()
 
 
+ECHO_S = 0.03
+
+
 class Line:
-    """A TCP line to a port, that can die, saying nothing, or stutter: what the far end writes then comes twice."""
+    """A TCP line to a port, that can die without a word, or stutter: what the far end writes comes again, later."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -77,6 +80,7 @@ class Line:
         self._dead = 0
         self.connections = 0
         self.writes = 0
+        self.echoes = 0
         self.stutters = False
         self.port = 0
 
@@ -104,10 +108,16 @@ class Line:
     async def _hither(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
-                is_handshake = data.startswith(b"HTTP/")
                 if number > self._dead:
-                    writer.write(data * 2 if self.stutters and not is_handshake else data)
+                    writer.write(data)
+                    if self.stutters and not data.startswith(b"HTTP/"):
+                        asyncio.get_running_loop().call_later(ECHO_S, self._again, writer, data)
         writer.close()
+
+    def _again(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not writer.is_closing():
+            self.echoes += 1
+            writer.write(data)
 
     async def _thither(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):

@@ -123,6 +123,7 @@ async def test_repeats_are_dropped(place: Place, start_line: StartLine) -> None:
         await client.subscribe("price:BTCUSDT", interval_s=0.1)
         seqs = [(await first(client, Snapshot)).seq for _ in range(5)]
     assert seqs == sorted(set(seqs))
+    assert line.echoes > 1
 
 
 async def test_gaps_are_counted(place: Place) -> None:
@@ -190,7 +191,7 @@ async def test_it_waits_for_a_gateway_that_is_away(place: Place) -> None:
 async def test_a_dead_line_is_noticed(place: Place, start_line: StartLine) -> None:
     """A line on which nothing arrives any more is given up, and the next one goes on in the same epoch."""
     line = await start_line(place.port)
-    async with Client(line.url, heartbeat_s=0.2) as client:
+    async with Client(line.url, heartbeat_s=0.4) as client:
         await client.subscribe("balance", interval_s=60)
         before = await first(client, Snapshot)
         line.die()
@@ -206,12 +207,12 @@ async def test_a_dead_line_is_noticed(place: Place, start_line: StartLine) -> No
 async def test_a_quiet_line_is_kept(place: Place, start_line: StartLine) -> None:
     """Where there is nothing to say for long, answered pings tell that the line is alive."""
     line = await start_line(place.port)
-    async with Client(line.url, heartbeat_s=0.2) as client:
+    async with Client(line.url, heartbeat_s=0.4) as client:
         await client.subscribe("balance", interval_s=60)
         await first(client, Snapshot)
         waiting = asyncio.create_task(following(client))
         before = line.writes
-        await eventually(lambda: line.writes >= before + 6 or waiting.done())
+        await eventually(lambda: line.writes >= before + 4 or waiting.done())
         assert not waiting.done()
         waiting.cancel()
         await asyncio.wait({waiting})
@@ -287,6 +288,13 @@ async def test_other_ends_have_their_pauses(code: int, reason: str, least_s: flo
         assert lost.code == code
         assert reason in lost.reason
         assert least_s <= lost.pause_s <= most_s
+
+
+async def test_going_away_is_no_failure() -> None:
+    """After 1001 the next try is soon, however often that comes."""
+    async with closing_with(1001, "going away") as url, Client(url) as client:
+        lost = [await first(client, Lost) for _ in range(4)]
+    assert max(one.pause_s for one in lost) <= 0.5
 
 
 @pytest.mark.parametrize("failures", [0, 1, 5, 6, 100, 10**6])
