@@ -10,7 +10,6 @@ import json
 import os
 import random
 import re
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Self
@@ -101,6 +100,7 @@ class Client:
         self._waiting: deque[Message] = deque()
         self._ws: Socket | None = None
         self._failures, self._retry_at = 0, 0.0
+        self._heard_at, self._pinged_at = 0.0, 0.0
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession()
@@ -135,23 +135,34 @@ class Client:
 
     async def _connect(self) -> Socket:
         """Connect when the pause is over, and subscribe to everything."""
-        await asyncio.sleep(self._retry_at - time.monotonic())
+        await asyncio.sleep(self._retry_at - asyncio.get_running_loop().time())
         async with asyncio.timeout(CONNECT_S):
             closing = aiohttp.ClientWSTimeout(ws_close=1.0)
             ws = self._ws = await self._http.ws_connect(self._url, headers=self._headers, timeout=closing)
+            self._heard_at = asyncio.get_running_loop().time()
         for interval_s in sorted({*self._intervals_s.values()}):
             channels = [name for name, pace_s in self._intervals_s.items() if pace_s == interval_s]
             await ws.send_json(_subscription(channels, interval_s))
         return ws
 
     async def _receive(self, ws: Socket) -> aiohttp.WSMessage:
-        """The next message. One heartbeat's silence makes a ping; raises TimeoutError where nothing answers that."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._heartbeat_s):
-                return await ws.receive()
-        async with asyncio.timeout(self._heartbeat_s * (PATIENCE - 1)):
-            await ws.send_json({"op": "ping"})
-            return await ws.receive()
+        """The next message. One heartbeat's silence makes a ping; raises TimeoutError where nothing answers that.
+
+        Silence is counted from message to message, not from call to call: waits may have been cancelled between.
+        """
+        if is_ping_due := self._pinged_at <= self._heard_at:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._heard_at + self._heartbeat_s):
+                    return self._heard(await ws.receive())
+            self._pinged_at = asyncio.get_running_loop().time()
+        async with asyncio.timeout_at(self._pinged_at + self._heartbeat_s * (PATIENCE - 1)):
+            if is_ping_due:
+                await ws.send_json({"op": "ping"})
+            return self._heard(await ws.receive())
+
+    def _heard(self, received: aiohttp.WSMessage) -> aiohttp.WSMessage:
+        self._heard_at = asyncio.get_running_loop().time()
+        return received
 
     async def _heed(self, received: aiohttp.WSMessage) -> None:
         if received.type is not aiohttp.WSMsgType.TEXT:
@@ -198,7 +209,7 @@ class Client:
         if code not in FINAL and not (400 <= code < 500 and code not in PASSING):
             pause_s = _pause_s(code, reason, self._failures)
             self._failures += 1
-            self._retry_at = time.monotonic() + pause_s
+            self._retry_at = asyncio.get_running_loop().time() + pause_s
             self._waiting.append(Lost(code, reason, pause_s))
             await self._close()
         else:
