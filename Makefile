@@ -43,7 +43,7 @@ lock: $(VENV)/python.stamp  ## pin the dependencies anew
 	$(LOCK) requirements.in -c requirements-test.txt -o requirements.txt
 
 clean:  ## remove everything that was made here
-	rm -rf $(VENV) .coverage .coverage.* coverage.xml htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .coverage .coverage.* coverage.xml htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis examples/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/python.stamp:
