@@ -75,13 +75,14 @@ def test_imports_go_downwards(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(modules()), ids=lambda path: str(path.relative_to(SERVER)))
 def test_foreign_libraries_have_one_home(path: Path) -> None:
-    """pybit and its HTTP stay in bybit, TA-Lib in market, structlog in telemetry and the request's context."""
+    """pybit and its HTTP stay in bybit, TA-Lib in indicators, structlog in telemetry and the request's context."""
     roots = {name[0] for name in imported(path)}
     for library, home in FOREIGN.items():
         if library in roots and library == "structlog":
             assert path.name in ("telemetry.py", "middlewares.py")
         elif library in roots:
             assert part_of(path) == home, f"{library} in {path.name}"
+    assert "talib" not in roots or path.parent.name == "indicators"
 
 
 def test_every_part_has_a_floor() -> None:

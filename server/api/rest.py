@@ -8,7 +8,7 @@ from aiohttp import web
 
 from ..errors import InvalidRequest
 from ..market.candles import without_forming
-from ..market.indicators import Computed, Question, compute, parse_names
+from ..market.indicators import CHARTS, Computed, Question, compute, parse_names
 from ..market.symbols import LIST_AGE_S
 from ..models import Candles, Kind, Reading, Topic, open_positions
 from .answers import answer
@@ -24,6 +24,8 @@ FRESHNESS = ("max_age_ms", "require_fresh")
 MEMO_ENTRIES = 64
 
 Body = Callable[[Any], dict[str, Any]]
+Asked = tuple[tuple[Question, ...] | None, bool, str]
+"""The questions, or None for the classic set; whether only closed candles count; the chart."""
 
 
 async def reading_answer(request: web.Request, topic: Topic, parameters: Parameters, body: Body) -> web.Response:
@@ -137,7 +139,7 @@ async def indicators(request: web.Request) -> web.Response:
     allowed = ("interval", "category", "names", "results", "backtrack", "closed", "chart", *FRESHNESS)
     parameters = Parameters(request.query, allowed)
     limits = request.app[SETTINGS].indicators
-    parameters.choice("chart", "candles", ("candles",))
+    chart = parameters.choice("chart", "candles", CHARTS)
     names = parameters.text("names", "")
     questions = parse_names(names, max_names=limits.max_names) if "names" in request.query else None
     results = parameters.integer("results", 1, 1, limits.max_results)
@@ -148,14 +150,12 @@ async def indicators(request: web.Request) -> web.Response:
         request,
         topic,
         parameters,
-        lambda candles: _indicators_body(topic, candles, questions, closed, results, backtrack),
+        lambda candles: _indicators_body(topic, candles, (questions, closed, chart), results, backtrack),
     )
 
 
-def _indicators_body(
-    topic: Topic, held: Candles, questions: tuple[Question, ...] | None, closed: bool, results: int, backtrack: int
-) -> dict[str, Any]:
-    candles, computed = _computed(held, questions, closed)
+def _indicators_body(topic: Topic, held: Candles, asked: Asked, results: int, backtrack: int) -> dict[str, Any]:
+    candles, computed = _computed(held, asked)
     if results + backtrack > len(candles):
         detail = f"results and backtrack reach over {results + backtrack} candles; there are {len(candles)}"
         raise InvalidRequest("results", detail)
@@ -166,6 +166,7 @@ def _indicators_body(
         "interval": topic.interval,
         "candle_count": len(candles),
         "candle_closed": backtrack > 0 or candles.last_closed,
+        **({} if asked[2] == CHARTS[0] else {"chart": asked[2]}),
         "data": {**_candle(candles, last), **computed.at(last)},
     }
     if results > 1:
@@ -174,18 +175,18 @@ def _indicators_body(
     return body
 
 
-def _computed(held: Candles, questions: tuple[Question, ...] | None, closed: bool) -> tuple[Candles, Computed]:
+def _computed(held: Candles, asked: Asked) -> tuple[Candles, Computed]:
     """The candles to look at, and the answers over them, which are remembered with the candles that are held.
 
     Not so the candles: they would hold themselves, and wait for the garbage collector with every refresh.
     """
-    key = (closed, questions)
+    questions, closed, chart = asked
     candles = without_forming(held) if closed else held
-    computed: Computed | None = held.computed.get(key)
+    computed: Computed | None = held.computed.get(asked)
     if computed is None:
         if len(held.computed) >= MEMO_ENTRIES:
             held.computed.clear()
-        computed = held.computed[key] = compute(candles, questions)
+        computed = held.computed[asked] = compute(candles, questions, chart=chart)
     return candles, computed
 
 

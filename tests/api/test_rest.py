@@ -110,6 +110,24 @@ async def test_series_are_oldest_first(start_gateway: StartGateway) -> None:
     assert series["rsi:14"][-1] == answer["data"]["rsi:14"]
 
 
+async def test_chart_and_source_change_what_is_computed_of(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """Another source and Heikin-Ashi candles give other numbers, the candle itself stays the market's."""
+    await exchange.freeze(MOMENT_MS)
+    gateway = await start_gateway()
+    query = "names=sma:1,sma:1@hl2,ha&interval=60"
+    plain = await ask(gateway, f"/indicators/BTCUSDT?{query}")
+    smooth = await ask(gateway, f"/indicators/BTCUSDT?{query}&chart=heikinashi")
+    again = await ask(gateway, f"/indicators/BTCUSDT?{query}&chart=candles")
+    candle, other = plain["data"], smooth["data"]
+    assert candle["sma:1"] == candle["close_price"]
+    assert candle["sma:1@hl2"] == pytest.approx((candle["high_price"] + candle["low_price"]) / 2)
+    assert other["sma:1"] == candle["ha"]["close"] != candle["close_price"]
+    assert other["close_price"] == candle["close_price"]
+    assert smooth["chart"] == "heikinashi"
+    assert "chart" not in plain
+    assert again["data"] == candle
+
+
 async def test_positions_of_all_and_of_one(start_gateway: StartGateway, exchange: Exchange) -> None:
     """The listing has every open position; a symbol's answer has its own; a flat one has none."""
     await exchange.freeze(MOMENT_MS)
@@ -174,7 +192,7 @@ async def test_unknown_symbol_costs_no_call(start_gateway: StartGateway, exchang
         ("/price/%F0%9F%92%A9", "invalid_symbol", "capital letters"),
         ("/indicators/BTCUSDT?interval=2", "invalid_interval", "1, 3, 5, 15"),
         ("/indicators/BTCUSDT?category=option", "invalid_category", "linear, inverse, spot"),
-        ("/indicators/BTCUSDT?names=magic", "invalid_names", "allowed: sma"),
+        ("/indicators/BTCUSDT?names=rsii", "invalid_names", "did you mean rsi? GET /indicators lists them all"),
         ("/indicators/BTCUSDT?results=0", "invalid_results", "1 to 500"),
         ("/indicators/BTCUSDT?results=501", "invalid_results", "1 to 500"),
         ("/indicators/BTCUSDT?results=-1", "invalid_results", "1 to 500"),
@@ -182,7 +200,7 @@ async def test_unknown_symbol_costs_no_call(start_gateway: StartGateway, exchang
         ("/indicators/BTCUSDT?backtrack=1000", "invalid_backtrack", "0 to 999"),
         ("/indicators/BTCUSDT?backtrack=999&results=2", "invalid_results", "1001"),
         ("/indicators/BTCUSDT?closed=maybe", "invalid_closed", "true, 1, false, 0"),
-        ("/indicators/BTCUSDT?chart=renko", "invalid_chart", "candles"),
+        ("/indicators/BTCUSDT?chart=renko", "invalid_chart", "candles, heikinashi"),
         ("/klines/BTCUSDT?limit=1001", "invalid_limit", "1 to 1000"),
         ("/klines/BTCUSDT?limit=1e3", "invalid_limit", "1 to 1000"),
         ("/price/BTCUSDT?max_age_ms=-5", "invalid_max_age_ms", "0 to 3600000"),

@@ -1,17 +1,19 @@
-"""Indicators: names to questions, and arrays to numbers."""
+"""Computing: the classic set, answers by name, and that all of it is JSON."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
+import msgspec
 import numpy as np
 import pytest
 import talib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import InsufficientCandles, InvalidRequest
+from server.errors import InsufficientCandles
 from server.market.candles import assembled
-from server.market.indicators import CATALOGUE, compute, parse_names
+from server.market.indicators import CATALOGUE, CHARTS, compute, parse_names
 from server.models import CandleRow, Candles
 
 prices = st.floats(0.0001, 100_000, allow_nan=False)
@@ -114,43 +116,49 @@ def test_names_give_numbers_and_objects() -> None:
     assert answer["obv"] == pytest.approx(talib.OBV(candles.close, candles.volume)[-1])
 
 
+@given(st.lists(prices, min_size=20, max_size=60), st.sampled_from(sorted(CATALOGUE)), st.sampled_from(CHARTS))
+def test_every_indicator_is_always_json(closes: list[float], name: str, chart: str) -> None:
+    """Whatever the prices, the indicator and the chart: no NaN and no infinity leaves."""
+    answer = compute(candles_of(closes), parse_names(name, max_names=1), chart=chart)
+    json.dumps(answer.at(-1), allow_nan=False)
+    json.dumps(answer.span(slice(0, None)), allow_nan=False)
+
+
 @pytest.mark.parametrize("name", CATALOGUE)
-def test_defaults_are_used(name: str) -> None:
-    """A name alone is the same as the name with its defaults written out."""
-    candles, indicator = wave(300), CATALOGUE[name]
-    written = ":".join([name, *(f"{parameter.default:g}" for parameter in indicator.parameters)])
-    short, long = (compute(candles, parse_names(text, max_names=1)).at(-1) for text in (name, written))
-    assert list(short.values()) == list(long.values())
-    assert None not in short.values()
+def test_flat_market_is_always_json(name: str) -> None:
+    """Where no price ever moves, what would be a division by zero is null or TA-Lib's own number."""
+    flat = np.full(200, 100.0)
+    still = Candles((), np.arange(200) * 60_000, flat, flat, flat, flat, flat * 0, last_closed=True)
+    still = msgspec.structs.replace(still, rows=(("", "", "", "", "", "", ""),) * 200)
+    json.dumps(compute(still, parse_names(name, max_names=1)).span(slice(0, None)), allow_nan=False)
 
 
-@pytest.mark.parametrize(
-    ("names", "says"),
-    [
-        ("", "no indicator ''"),
-        ("rsi,", "no indicator ''"),
-        ("nonsense", "allowed: sma, ema, rsi"),
-        ("rsi:1", "allowed: 2 to 500"),
-        ("rsi:501", "allowed: 2 to 500"),
-        ("rsi:x", "allowed: 2 to 500"),
-        ("rsi:2.5", "allowed: 2 to 500"),
-        ("rsi:14:3", "rsi:period=14"),
-        ("bbands:20:nan", "allowed: 0.1 to 10"),
-        ("rsi,rsi", "twice"),
-        ("sma:2,sma:3,sma:4,sma:5", "at most 3"),
-    ],
-)
-def test_wrong_names_say_what_is_allowed(names: str, says: str) -> None:
-    """Every wrong name is refused with what would be right."""
-    with pytest.raises(InvalidRequest, match=says):
-        parse_names(names, max_names=3)
+def test_infinity_is_null() -> None:
+    """What grows beyond all numbers, or is none, is null."""
+    answer = compute(candles_of([100_000.0] * 30), parse_names("exp,acos,cosh,ln", max_names=4)).at(-1)
+    assert answer == {"exp": None, "acos": None, "cosh": None, "ln": pytest.approx(np.log(100_000.0))}
 
 
-@given(st.text(max_size=60))
-def test_any_text_is_parsed_or_refused(text: str) -> None:
-    """No text whatever breaks the parser, and what it accepts can be computed."""
-    try:
-        questions = parse_names(text, max_names=5)
-    except InvalidRequest:
-        return
-    compute(wave(30), questions).at(-1)
+def test_heikin_ashi_is_its_definition() -> None:
+    """Each candle opens in the middle of the body before; the chart changes what is computed, not the volume."""
+    candles = wave(100)
+    close = (candles.open + candles.high + candles.low + candles.close) / 4
+    opens = [(candles.open[0] + candles.close[0]) / 2]
+    for at in range(1, 100):
+        opens.append((opens[-1] + close[at - 1]) / 2)
+    names = parse_names("sma:2,sma:2@open,sma:2@high,sma:2@volume", max_names=4)
+    answer = compute(candles, names, chart="heikinashi").at(-1)
+    high = np.maximum(candles.high, np.maximum(opens, close))
+    assert answer["sma:2"] == pytest.approx(close[-2:].mean(), rel=1e-12)
+    assert answer["sma:2@open"] == pytest.approx(np.mean(opens[-2:]), rel=1e-12)
+    assert answer["sma:2@high"] == pytest.approx(high[-2:].mean(), rel=1e-12)
+    assert answer["sma:2@volume"] == pytest.approx(candles.volume[-2:].mean(), rel=1e-12)
+
+
+def test_threads_share_nothing() -> None:
+    """Eight threads that ask for everything at once get the same numbers as one."""
+    candles, names = wave(300), parse_names(",".join(CATALOGUE), max_names=len(CATALOGUE))
+    alone = compute(candles, names).at(-1)
+    with ThreadPoolExecutor(8) as threads:
+        for answer in threads.map(lambda _: compute(candles, names).at(-1), range(32)):
+            assert answer == alone
