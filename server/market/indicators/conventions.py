@@ -1,22 +1,23 @@
 """Conventions: how the usual indicators are defined here, and where TradingView's built-in ones differ."""
 
 NOTES: dict[str, str] = {
-    "rsi": "Wilder's smoothing of gains and losses; its first value is a simple average; TradingView's is the same, "
-    "over a longer history. Without any change it is 0 (TradingView: 100).",
-    "ema": "Weight 2 / (period + 1); its first value is a simple average; TradingView's is the same, over a longer "
-    "history.",
+    "rsi": "Wilder's smoothing of gains and losses, which begins with a simple average, as TradingView's. Where the "
+    "price has not moved at all it is 0 (TradingView: 100).",
+    "ema": "Weight 2 / (period + 1). It begins with a simple average; by its reference, TradingView's begins with "
+    "the first price, which fades.",
     "sma": "As TradingView's.",
     "bbands": "The deviation is over the population (divided by n), as TradingView's. width is 100 · (upper − lower) / "
     "middle, percent is (price − lower) / (upper − lower), null where the bands meet.",
-    "macd": "Both averages start at the same candle, the slow one's first: TradingView starts the fast one earlier, "
-    "which fades. histogram is macd − signal. With slow under fast the two are exchanged.",
-    "atr": "Wilder's smoothing of the true range, which begins with the second candle; TradingView counts the first "
-    "candle's range too, which fades.",
-    "adx": "Wilder's: movements are summed from the second candle on, and the first average of DX is a simple one. "
-    "TradingView smooths both by rma; the difference fades.",
-    "plus_di": "Wilder's sums, not averages; their ratio is the same. TradingView starts them one candle later, which "
+    "macd": "Both averages begin at the same candle, the slow one's first, with simple averages; TradingView's begin "
+    "with the first price, which fades. histogram is macd − signal. Where slow is under fast the two are "
+    "exchanged.",
+    "atr": "Wilder's smoothing of the true range from the second candle on. TradingView counts the first candle's "
+    "range too, which fades.",
+    "adx": "Wilder's smoothing of the movement index of Wilder's sums. TradingView's averages begin with one candle "
+    "more, which fades.",
+    "plus_di": "From Wilder's sums. TradingView's averages have the same ratio and begin with one candle more, which "
     "fades.",
-    "minus_di": "Wilder's sums, not averages; their ratio is the same. TradingView starts them one candle later, which "
+    "minus_di": "From Wilder's sums. TradingView's averages have the same ratio and begin with one candle more, which "
     "fades.",
     "stoch": "Defaults are TA-Lib's, 5:3:3; TradingView shows 14:1:3. Where high and low are the same all over the "
     "window, k is 0.",
@@ -26,14 +27,15 @@ NOTES: dict[str, str] = {
     "neither side.",
     "cci": "Over typical prices with Lambert's 0.015; the default is TA-Lib's 14, TradingView shows 20.",
     "roc": "In percent; the default is TA-Lib's 10, TradingView shows 9.",
-    "sar": "TA-Lib begins by the first two candles' directional movement; TradingView by the close. They agree after "
-    "the first reversals.",
-    "tema": "3 · (e1 − e2) + e3 of averages one of the other, each beginning with a simple one; TradingView's begin "
-    "at their first value, which fades.",
-    "dema": "2 · e1 − e2, each beginning with a simple average; TradingView's begin at their first value, which fades.",
+    "sar": "It begins by the directional movement of the first two candles; TradingView's by their closes. They "
+    "agree after the first reversals.",
+    "tema": "3 · (e1 − e2) + e3, averages one of the other that begin with simple ones. TradingView's begin with the "
+    "first price, which fades.",
+    "dema": "2 · e1 − e2, averages one of the other that begin with simple ones. TradingView's begin with the first "
+    "price, which fades.",
     "wma": "Linear weights; as TradingView's.",
     "hma": "wma over √period of 2 · wma(period / 2) − wma(period); half and root are rounded down, as TradingView's.",
-    "t3": "Tillson's, six averages one of the other with factor 0.7; each begins with a simple one.",
+    "t3": "Tillson's, of six averages one of the other that begin with simple ones. TradingView has none of its own.",
     "cmf": "As TradingView's; a candle without range counts with its volume and no flow.",
     "obv": "Begins with the first candle's volume; TradingView begins with 0 at the first candle of its history. "
     "Only its changes mean something.",
@@ -45,16 +47,17 @@ NOTES: dict[str, str] = {
     "those of displacement − 1 candles ago, as TradingView draws them. lagging is the close, to be drawn "
     "displacement − 1 candles back. A line is there as soon as its own candles are; warm_up is that of the "
     "last one.",
-    "kc": "Exponential average of the typical price, bands by Wilder's average true range of another length (10); "
-    "TradingView averages the close.",
+    "kc": "Exponential average of the typical price, bands by Wilder's average true range of another length (10), "
+    "both from the same candle on. TradingView averages the close.",
     "donchian": "Highest high and lowest low, this candle counted, as TradingView's.",
     "willr": "−100 to 0; as TradingView's. Where high and low are the same all over the window it is 0.",
     "ao": "sma 5 − sma 34 of hl2; as TradingView's.",
     "aroon": "100 · (period − candles since the extreme) / period, over period + 1 candles; the latest of equal "
     "extremes counts.",
     "pivots": "From the day before in UTC, held for the day; null where that day is not there whole, and for candles "
-    "longer than a day. fibonacci has no fourth levels. woodie takes the close of the day before twice; "
-    "TradingView takes the day's open.",
+    "longer than a day. classic is TradingView's Classic (its default, Traditional, has other third and "
+    "fourth levels). fibonacci has no fourth levels. woodie counts the close of the day before twice; "
+    "TradingView the day's open.",
     "mavp": "The length of each candle's average is the dominant cycle's period (ht_dcperiod) of the source, kept "
     "between shortest and longest.",
     "add": "Of two columns of the candles, high and low unless two others are named: add@open/close.",
