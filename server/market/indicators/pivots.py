@@ -13,34 +13,34 @@ from .sessions import ANCHORS, DAY_MS, beginnings_ms, first_candles
 
 KINDS = {"classic": 0, "fibonacci": 1, "camarilla": 2, "woodie": 3}
 
-Levels = tuple[float, list[float], list[float]]
-"""The pivot, the resistances above it and the supports below it, nearest first."""
+Levels = tuple[Array, list[Array], list[Array]]
+"""Of each day: the pivot, the resistances above it and the supports below it, nearest first."""
 
 
-def _classic(high: float, low: float, close: float) -> Levels:
+def _classic(high: Array, low: Array, close: Array) -> Levels:
     pivot, span = (high + low + close) / 3, high - low
     ups = [2 * pivot - low, pivot + span, pivot + 2 * span, pivot + 3 * span]
     return pivot, ups, [2 * pivot - high, pivot - span, pivot - 2 * span, pivot - 3 * span]
 
 
-def _fibonacci(high: float, low: float, close: float) -> Levels:
+def _fibonacci(high: Array, low: Array, close: Array) -> Levels:
     pivot, steps = (high + low + close) / 3, [part * (high - low) for part in (0.382, 0.618, 1.0, np.nan)]
     return pivot, [pivot + step for step in steps], [pivot - step for step in steps]
 
 
-def _camarilla(high: float, low: float, close: float) -> Levels:
+def _camarilla(high: Array, low: Array, close: Array) -> Levels:
     steps = [1.1 * (high - low) / part for part in (12, 6, 4, 2)]
     return (high + low + close) / 3, [close + step for step in steps], [close - step for step in steps]
 
 
-def _woodie(high: float, low: float, close: float) -> Levels:
+def _woodie(high: Array, low: Array, close: Array) -> Levels:
     pivot, span = (high + low + 2 * close) / 4, high - low
     ups = [2 * pivot - low, pivot + span, high + 2 * (pivot - low), high + 2 * (pivot - low) + span]
     downs = [2 * pivot - high, pivot - span, low - 2 * (high - pivot), low - 2 * (high - pivot) - span]
     return pivot, ups, downs
 
 
-DEFINITIONS: tuple[Callable[[float, float, float], Levels], ...] = (_classic, _fibonacci, _camarilla, _woodie)
+DEFINITIONS: tuple[Callable[[Array, Array, Array], Levels], ...] = (_classic, _fibonacci, _camarilla, _woodie)
 """In the order of `KINDS`."""
 
 
@@ -48,17 +48,16 @@ def _pivots(prices: Prices, _: tuple[Array, ...], values: Values) -> tuple[Array
     times = prices.open_times_ms
     days = beginnings_ms(times, ANCHORS["day"])
     starts = first_candles(days)
-    ends = [*starts[1:], len(times)]
-    step_ms = int(np.diff(times).min())
-    table = np.full((9, len(times)), np.nan)
-    for number in range(1, len(starts)):
-        before = slice(starts[number - 1], starts[number])
-        is_whole = (before.stop - before.start) * step_ms == DAY_MS
-        if is_whole and days[starts[number]] - days[before.start] == DAY_MS:
-            high, low, close = prices.high[before].max(), prices.low[before].min(), prices.close[before.stop - 1]
-            pivot, ups, downs = DEFINITIONS[int(values[0])](high, low, close)
-            table[:, starts[number] : ends[number]] = np.array([pivot, *ups, *downs])[:, None]
-    return tuple(table)
+    lengths = np.diff(starts, append=len(times))
+    high, low = np.maximum.reduceat(prices.high, starts), np.minimum.reduceat(prices.low, starts)
+    pivot, ups, downs = DEFINITIONS[int(values[0])](high, low, prices.close[starts + lengths - 1])
+    levels = np.array([pivot, *ups, *downs])
+    is_whole = lengths * np.diff(times).min() == DAY_MS
+    is_followed = np.diff(days[starts], append=0) == DAY_MS
+    levels[:, ~(is_whole & is_followed)] = np.nan
+    of_the_day_before = np.repeat(np.roll(levels, 1, axis=1), lengths, axis=1)
+    of_the_day_before[:, : lengths[0]] = np.nan
+    return tuple(of_the_day_before)
 
 
 PIVOTS = Indicator(

@@ -22,8 +22,13 @@ def _vwap(prices: Prices, sources: tuple[Array, ...], values: Values) -> tuple[A
 
 
 def _sums(values: Array, starts: NDArray[np.intp]) -> Array:
-    """Running sums that begin anew at each of `starts`, each for itself: no session leaves its rounding to the next."""
-    return np.concatenate([np.cumsum(part) for part in np.split(values, starts[1:])])
+    """Running sums that begin anew at each of `starts`, a row for each: none leaves its rounding to the next."""
+    lengths = np.diff(starts, append=len(values))
+    is_there = np.arange(lengths.max()) < lengths[:, None]
+    rows = np.zeros(is_there.shape)
+    rows[is_there] = values
+    sums: Array = np.cumsum(rows, axis=1)[is_there]
+    return sums
 
 
 VWAP = Indicator(
