@@ -110,6 +110,16 @@ async def test_series_are_oldest_first(start_gateway: StartGateway) -> None:
     assert series["rsi:14"][-1] == answer["data"]["rsi:14"]
 
 
+async def test_names_stand_in_a_url_as_they_are(start_gateway: StartGateway) -> None:
+    """Parameters by name, averages by word and two sources need no escaping, and are keys as asked."""
+    names = "bbands:period=20:up=2.5:ma=ema@hlc3,correl:30@close/volume,pivots:camarilla"
+    data = (await ask(await start_gateway(), f"/indicators/BTCUSDT?interval=60&names={names}"))["data"]
+    assert list(data)[6:] == names.split(",")
+    assert list(data["bbands:period=20:up=2.5:ma=ema@hlc3"]) == ["upper", "middle", "lower", "width", "percent"]
+    assert -1 <= data["correl:30@close/volume"] <= 1
+    assert data["pivots:camarilla"]["r1"] > data["pivots:camarilla"]["s1"]
+
+
 async def test_chart_and_source_change_what_is_computed_of(start_gateway: StartGateway, exchange: Exchange) -> None:
     """Another source and Heikin-Ashi candles give other numbers, the candle itself stays the market's."""
     await exchange.freeze(MOMENT_MS)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 PRECISION = 1e-9
 """How far a settled value may still be off, as a part of the largest value that the indicator has taken."""
-HEADROOM = 1e-2
-"""How much larger than the values of today the error at the start may have been, inverted."""
+LARGEST_START = 100
+"""How many times as large as the largest value the error at the start is taken for."""
 
 
 class Memory(enum.StrEnum):
@@ -71,18 +71,19 @@ def beside(*fadings: Fading | None) -> Fading | None:
 
 @functools.lru_cache(4096)
 def fading_candles(weight: float, stages: int) -> int:
-    """The fewest candles after which the start has less than `PRECISION` * `HEADROOM` of weight left.
+    """The fewest candles after which the start has so little weight left that `PRECISION` holds for `LARGEST_START`.
 
-    That is the chance that fewer than `stages` of so many tosses of a coin hit, each with the chance `weight`.
+    That weight is the chance that fewer than `stages` of so many tosses of a coin hit, each with the chance `weight`.
     """
+    enough = PRECISION / LARGEST_START
     if weight >= 1:
         return 0
     low, high = 0, stages
-    while _left(high, weight, stages) > PRECISION * HEADROOM:
+    while _left(high, weight, stages) > enough:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if _left(middle, weight, stages) > PRECISION * HEADROOM else (low, middle)
+        low, high = (middle, high) if _left(middle, weight, stages) > enough else (low, middle)
     return high
 
 
