@@ -4,8 +4,8 @@ NOTES: dict[str, str] = {
     "rsi": "Wilder's smoothing of gains and losses, which begins with a simple average, as TradingView's. Where the "
     "price has not moved at all it is 0 (TradingView: 100).",
     "ema": "Weight 2 / (period + 1). It begins with a simple average; by its reference, TradingView's begins with "
-    "the first price, which fades.",
-    "sma": "As TradingView's.",
+    "the first price, which fades. The default is 20, TA-Lib's is 30.",
+    "sma": "As TradingView's; the default is 20, TA-Lib's is 30.",
     "bbands": "The deviation is over the population (divided by n), as TradingView's. width is 100 · (upper − lower) / "
     "middle, percent is (price − lower) / (upper − lower), null where the bands meet.",
     "macd": "Both averages begin at the same candle, the slow one's first, with simple averages; TradingView's begin "

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
+from .averages import WORDS
 from .catalogue import CATALOGUE
 from .indicator import Indicator
 from .parameters import LONGEST, Parameter
 from .prices import SOURCES
 
+AVERAGE_LIST = ", ".join(f"`{name}` {number}" for name, number in WORDS.items())
 SOURCE_LIST = ", ".join(f"`{name}`" for name in SOURCES)
 
 HEAD = f"""\
@@ -20,11 +22,13 @@ A name is asked for as `name:parameter:...@source`, parameters by position in th
 number in brackets is its range, {{words}} are all it may be; periods begin where TA-Lib allows and end at {LONGEST},
 half of the candles held.
 
+**Averages**: {AVERAGE_LIST};
+by word or by TA-Lib's number.
+
 **Sources**: {SOURCE_LIST}.
-An indicator whose candles' columns are listed with `@` can be computed of another one;
-the others take what they are defined on. With `chart=heikinashi` all columns but the volume are those of Heikin-Ashi
-candles; these begin anew with the first candle held and have forgotten that after 37, which adds to an indicator's
-settling.
+Where the column *of* has a name with `@`, another source can be asked for; those without it are fixed.
+With `chart=heikinashi` all columns but the volume are those of Heikin-Ashi candles; these begin anew with the first
+candle held and have forgotten that after 37, which adds to an indicator's settling.
 
 **Warm-up** counts the candles before the first value, with the defaults; until then, and where a value is no finite
 number, it is null. **Settling** counts the candles before a value that is within 1e-9, of the largest value of its
