@@ -100,10 +100,11 @@ class Hub:
             self.subscribe(subscription)
 
     def leave(self, session: Session) -> None:
-        """Forget `session` and all that it is subscribed to."""
+        """Forget `session` and all that it is subscribed to; what has not begun by now never will."""
         self._sessions.pop(session, None)
         self._pulse.leave(session)
         for subscription in session.subscriptions.values():
+            subscription.close()
             self.unsubscribe(subscription)
 
     def subscribe(self, subscription: Subscription) -> None:

@@ -152,6 +152,8 @@ class Subscription:
 
     def announce(self, stale: tuple[str, ...], hub: Gathering) -> None:
         """Send a status if `stale` is not what was told last."""
+        if not self.is_open:
+            return  # it ended while a frame went round in slices
         if stale:
             # Each time: the reading that was to end the trouble may have been too old itself.
             hub.note_trouble(self, stale)

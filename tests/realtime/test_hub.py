@@ -10,6 +10,7 @@ import pytest
 
 from server.api.keys import CHANNELS, HUB
 from server.realtime.channel import Channel
+from server.realtime.frames import Frame
 from server.realtime.hub import LIVE_SNAPSHOT_S, SLICE, in_slices
 from server.realtime.session import Session
 from tests.conftest import Exchange, Gateway, StartGateway, closing, receive
@@ -345,6 +346,38 @@ async def test_a_symbol_that_nobody_watches_costs_no_frame(start_gateway: StartG
         assert len(channels) == 1
     await settled(gateway)
     assert len(channels) == 0
+
+
+async def test_who_leaves_before_the_first_answers_leaves_nothing(
+    start_gateway: StartGateway, exchange: Exchange
+) -> None:
+    """First snapshots that come due between a session's leaving and its end start no asker that nobody would stop."""
+    gateway = await start_gateway()
+    await exchange.fault("wallet", hang=True)
+    async with gateway.ws_connect("/ws") as ws:
+        await ws.send_json({"op": "subscribe", "channels": ["balance"], "interval": 0})
+        await receive(ws, "ack")
+        await eventually(lambda: "first snapshots" in jobs(gateway))
+        gateway.app[HUB].leave(gateway.app[HUB].sessions[0])
+        await eventually(lambda: "first snapshots" not in jobs(gateway))
+        assert "asker balance" not in jobs(gateway)
+    await exchange.heal()
+    await settled(gateway)
+
+
+async def test_what_has_ended_is_told_nothing(start_gateway: StartGateway) -> None:
+    """A stale frame that still goes round when its subscription ends makes no status after the ack."""
+    gateway = await start_gateway()
+    hub = gateway.app[HUB]
+    async with gateway.ws_connect("/ws") as ws:
+        await ws.send_json({"op": "subscribe", "channels": ["balance"], "interval": 0})
+        await receive(ws)
+        subscription = hub.sessions[0].subscriptions["balance"]
+        await ws.send_json({"op": "unsubscribe", "channels": ["balance"]})
+        await receive(ws, "ack")
+        subscription.show(Frame(b"", subscription.channel.sequence + 1, ("balance",), 0.0, (None,)), hub)
+        await ws.send_json({"op": "ping"})
+        assert (await ws.receive_json())["type"] == "pong"
 
 
 async def test_leaving_twice_does_nothing(start_gateway: StartGateway) -> None:
