@@ -29,8 +29,9 @@ class Outbox:
     is reported once as too slow. aiohttp's own frames (close) are whole too, so nothing interleaves; after a close
     frame nothing follows.
 
-    `turn` holds what waits for the flush at the end of the loop's turn, in one piece; `is_clear`: nothing waits there,
-    nothing is kept, and it is not shut. `frames_sent` leaves out what subscriptions that are still there count.
+    `turn` holds what waits for the flush at the end of the loop's turn, in one piece; `is_full`: no more goes into that
+    piece, or it would itself be over what a reader may be behind. `is_clear`: nothing waits there, nothing is kept, and
+    it is not shut. `frames_sent` leaves out what subscriptions that are still there count.
     """
 
     # Slots: while thousands are written to, what is spread in memory is fetched anew each time.
@@ -43,10 +44,12 @@ class Outbox:
         "_settings",
         "_slow_since",
         "_too_slow",
+        "_turn_bytes",
         "frames_conflated",
         "frames_sent",
         "high_water_bytes",
         "is_clear",
+        "is_full",
         "sent_at",
         "transport",
         "turn",
@@ -64,7 +67,7 @@ class Outbox:
         ws.before_close = self.shut
         self.transport = transport
         self.high_water_bytes = settings.high_water_bytes
-        self.is_clear = True
+        self.is_clear, self.is_full = True, False
         self.sent_at = clock()
         self.frames_conflated = self.frames_sent = 0
         self._settings = settings
@@ -73,6 +76,7 @@ class Outbox:
         self._is_shut = False
         self._kept: dict[Recipient, Frame] = {}
         self.turn: list[bytes] = []
+        self._turn_bytes = 0
         self._slow_since: float | None = None
         self._look: asyncio.TimerHandle | None = None
         self._look_s = DRAIN_LOOK_S
@@ -110,13 +114,17 @@ class Outbox:
     def add(self, data: bytes) -> None:
         """Write `data` at the next flush, for which whoever was first has to see."""
         self.turn.append(data)
+        self._turn_bytes += len(data)
+        limits = self._settings
         self.is_clear = False
+        self.is_full = 2 * self._turn_bytes >= limits.slow_limit_bytes - limits.high_water_bytes
 
     def flush(self) -> None:
         """Write what was added, in one piece."""
         if not self.turn:
             return
         turn, self.turn = self.turn, []
+        self._turn_bytes, self.is_full = 0, False
         self._settle()
         if self.is_open:
             self.transport.write(turn[0] if len(turn) == 1 else b"".join(turn))
@@ -127,6 +135,9 @@ class Outbox:
         if not (self.is_open and self._is_low()):
             return False
         self.flush()
+        self._write_kept()  # what is older goes first, a status would seem to be taken back by it
+        if self._kept:
+            return False
         self.transport.write(data)
         self.sent_at = self._clock()
         self.frames_sent += 1

@@ -128,7 +128,7 @@ class Subscription:
             return False
         outbox = self.outbox
         is_first = outbox.is_clear and outbox.transport.get_write_buffer_size() <= outbox.high_water_bytes
-        if not (is_first or outbox.turn):
+        if outbox.is_full or not (is_first or outbox.turn):
             outbox.keep(self, frame)
             return False
         outbox.add(frame.data)

@@ -178,6 +178,48 @@ async def test_a_newer_one_replaces_what_was_kept(connect: Connect, monkeypatch:
     outbox.close()
 
 
+async def test_what_is_kept_goes_before_a_status(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there is room before the next look, a status does not overtake the older snapshot that is kept."""
+    monkeypatch.setattr("server.realtime.outbox.DRAIN_LOOK_S", 60.0)
+    line = await connect()
+    outbox = line.outbox()
+    held = fill(outbox)
+    await line.received(1)
+    assert outbox.send(text_frame(b"status"))
+    assert await line.received(2) == [frame(held).data[2:], b"status"]
+    outbox.close()
+
+
+async def test_what_is_kept_and_fills_the_line_costs_a_status(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not all that is kept finds room, a status is lost to the slow reader like any other."""
+    monkeypatch.setattr("server.realtime.outbox.DRAIN_LOOK_S", 60.0)
+    line = await connect()
+    outbox = line.outbox()
+    held = fill(outbox)
+    outbox.offer(frame(held + 1, 60_000))
+    other = Pen(outbox.outbox)
+    other.offer(frame(1))
+    await line.received(1)
+    assert not outbox.send(text_frame(b"status"))
+    assert (outbox.last_sequence, other.last_sequence) == (held + 1, 0)
+    outbox.close()
+
+
+async def test_a_large_turn_is_no_slow_reader(connect: Connect) -> None:
+    """What is added in one turn is written in pieces that no reader is given up for, and whoever reads gets it all."""
+    line = await connect()
+    outbox = line.outbox(slow_limit_bytes=20_000)
+    pens = [Pen(outbox.outbox) for _ in range(100)]
+    for pen in pens:
+        pen.subscription.add(frame(1, 1000))
+        assert line.queued < 20_000
+    outbox.flush()
+    assert len(await line.received(100)) == 100
+    assert line.gave_up == 0
+
+
 async def test_too_much_in_the_buffer_is_too_slow(connect: Connect) -> None:
     """Over the limit in bytes the reader is given up at once, without waiting."""
     line = await connect()
