@@ -168,6 +168,10 @@ class Channel:
         )
         return self._last
 
+    def unshare(self) -> None:
+        """Share the last frame no more: who was shown it and has left may come back, and its seq must not repeat."""
+        self._last = None
+
     def _moment(self, state: State, now: float) -> Moment:
         ages = [None if part.reading is None else round(part.age_s(now) * 1000) for part in state.parts]
         return Moment(

@@ -116,6 +116,7 @@ class Session:
         subscription = self.subscriptions.pop(name, None)
         if subscription is not None:
             subscription.close()
+            subscription.channel.unshare()
             self.outbox.frames_sent += subscription.frames_sent
             self.outbox.forget(subscription)
         return subscription
