@@ -152,7 +152,11 @@ class RawSocket:
 
     async def send(self, opcode: int, payload: bytes = b"") -> None:
         """Send one frame."""
-        await asyncio.get_running_loop().sock_sendall(self._sock, client_frame(opcode, payload))
+        await self.write(client_frame(opcode, payload))
+
+    async def write(self, data: bytes) -> None:
+        """Send frames, or what else `data` is, in one piece."""
+        await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
     async def flood(self, opcode: int, payload: bytes) -> None:
         """Send that frame for ever, until the connection is lost. Raises OSError then."""
