@@ -51,6 +51,19 @@ class Exchange:
         """End every fault; calls that hang are released."""
         await self._control("DELETE", "fault")
 
+    async def disturb(self, kind: str, **fault: Any) -> None:
+        """Break the streams from now on, or once where that is what `kind` does."""
+        await self._control("PUT", "stream", {"kind": kind, **fault})
+
+    async def calm(self) -> None:
+        """End every fault of the streams; what they held back is sent."""
+        await self._control("DELETE", "stream")
+
+    async def streams(self) -> Any:
+        """What is connected and subscribed, and how much was sent."""
+        async with self._http.get(f"{self.url}/_control/streams") as response:
+            return await response.json()
+
     async def freeze(self, moment_ms: int) -> None:
         """Stop the exchange's clock at `moment_ms`."""
         await self._control("PUT", "clock", {"freeze_ms": moment_ms})
@@ -69,7 +82,7 @@ class Exchange:
     async def reset(self) -> None:
         """As it was at the start."""
         await self.heal()
-        await self._control("DELETE", "stream")
+        await self.calm()
         await self._control("DELETE", "trade")
         await self._control("DELETE", "calls")
         await self._control("PUT", "clock", {})
