@@ -28,6 +28,9 @@ EARLY_S = 0.001
 numbers = itertools.count()
 """Tells apart what is due at the same moment."""
 
+ENDED = 16
+"""How many that have ended may wait among those that are due, beyond as many as there are subscriptions."""
+
 PHASE = 0.1
 """How much of an interval a snapshot's phase may lie after the first one, so that a burst of connects spreads."""
 
@@ -157,6 +160,9 @@ class Session:
         subscription.due = last_due
         subscription.schedule(self._clock())
         heapq.heappush(self._due, (subscription.due, next(numbers), subscription))
+        if len(self._due) > 2 * len(self.subscriptions) + ENDED:
+            self._due = [one for one in self._due if one[2].is_open]
+            heapq.heapify(self._due)
 
     def _take_due(self) -> list[Subscription]:
         """Those whose time has come."""

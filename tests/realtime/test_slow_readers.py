@@ -157,6 +157,26 @@ async def test_too_many_unread_answers_are_4408(start_gateway: StartGateway) -> 
     await settled(gateway)
 
 
+async def test_who_subscribes_again_and_again_costs_no_more(start_gateway: StartGateway) -> None:
+    """What a socket had before is not kept until it would have been due, and what it has goes on."""
+    gateway = await start_gateway(websocket={"messages_per_s": 10_000})
+    async with gateway.ws_connect("/ws") as ws:
+        for number in range(200):
+            op = "unsubscribe" if number % 5 == 4 else "subscribe"
+            await ws.send_json({"op": op, "channels": CHANNELS, "interval": 60})
+            assert (await receive(ws, "ack"))["errors"] == []
+            left = set(CHANNELS) if op == "subscribe" else set()
+            while left:
+                left.discard((await receive(ws))["channel"])
+        await ws.send_json({"op": "subscribe", "channels": CHANNELS, "interval": 0.1})
+        last: dict[str, list[int]] = defaultdict(list)
+        while any(len(last[name]) < 4 for name in CHANNELS):
+            message = await receive(ws)
+            last[message["channel"]].append(message["seq"])
+        assert len(gateway.app[HUB].sessions[0]._due) < 50
+    await settled(gateway)
+
+
 async def test_many_channels_at_once_make_nobody_slow(start_gateway: StartGateway) -> None:
     """All first snapshots of a large request reach a reader on a narrow line, though together they pass the limit."""
     limits = {"high_water_bytes": 4096, "slow_limit_bytes": 20_480, "slow_limit_s": 60.0}
