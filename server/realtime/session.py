@@ -1,18 +1,17 @@
 """Session: one WebSocket client, from its first snapshot to its close code."""
 
 import asyncio
-import heapq
-import itertools
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from aiohttp import WSMessage, WSMsgType
 
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
+from .agenda import Agenda
 from .channel import Channel
 from .farewell import CLOSE_S, FAREWELL, Socket, farewell, let_go, reset
 from .frames import PING_FRAME, ErrorMessage, Frame, HeartbeatMessage, message_frame, pong_frame
@@ -22,14 +21,10 @@ from .subscription import Gathering, Subscription
 
 FIRST_WAIT_S = 0.9
 TICK_WAIT_S = 0.5
+LOOK_S = 0.05
 HEARTBEAT_S = 15.0
 EARLY_S = 0.001
 """The timers of uvloop count whole milliseconds, and may come that early: who slept until then is not sent back."""
-numbers = itertools.count()
-"""Tells apart what is due at the same moment."""
-
-ENDED = 16
-"""How many that have ended may wait among those that are due, beyond as many as there are subscriptions."""
 
 PHASE = 0.1
 """How much of an interval a snapshot's phase may lie after the first one, so that a burst of connects spreads."""
@@ -53,8 +48,8 @@ class Session:
     # Thousands of them are idle most of the time.
     __slots__ = (
         "__weakref__",
+        "_agenda",
         "_clock",
-        "_due",
         "_has_answered",
         "_hub",
         "_is_asked",
@@ -95,7 +90,7 @@ class Session:
         self._waker: asyncio.Future[None] | None = None
         self._is_woken = False
         self._woken: dict[Subscription, None] = {}
-        self._due: list[tuple[float, int, Subscription]] = []
+        self._agenda = Agenda()
         self._is_asked = False
         self._has_answered = True
         self.outbox = Outbox(ws, transport, settings=settings, too_slow=self._give_up, clock=clock)
@@ -132,7 +127,7 @@ class Session:
         if self.subscriptions:
             await self.begin([*self.subscriptions.values()])
         while self.outbox.is_open:
-            if due := self._take_due():
+            if due := self._agenda.take(self._clock() + EARLY_S):
                 await self._tick(due)
             else:
                 await self._rest()
@@ -143,7 +138,8 @@ class Session:
     async def begin(self, subscriptions: Sequence[Subscription]) -> None:
         """Show the first snapshot of each within a second, all in one write, and go on at their pace."""
         started, phase = self._clock(), random.uniform(0, PHASE)
-        await self._ask(subscriptions, FIRST_WAIT_S)
+        if flights := self._asked(subscriptions):
+            await asyncio.wait(flights, timeout=FIRST_WAIT_S)
         for subscription in subscriptions:
             if subscription.is_open and self._is_known(subscription):
                 frame = self._show(subscription)
@@ -152,35 +148,44 @@ class Session:
                 else:
                     # Where the first answers took long, the second snapshot still keeps half an interval's distance.
                     interval_s = subscription.interval_s
-                    self._put_due(subscription, phase * interval_s + max(started, self._clock() - interval_s / 2))
+                    self._schedule(subscription, phase * interval_s + max(started, self._clock() - interval_s / 2))
         self.outbox.flush()
         self._wake()
 
-    def _put_due(self, subscription: Subscription, last_due: float) -> None:
-        subscription.due = last_due
+    def _schedule(self, subscription: Subscription, last_due: float) -> None:
+        """Its next snapshot, an interval after the last one was due."""
+        subscription.due, subscription.patient_until = last_due, 0.0
         subscription.schedule(self._clock())
-        heapq.heappush(self._due, (subscription.due, next(numbers), subscription))
-        if len(self._due) > 2 * len(self.subscriptions) + ENDED:
-            self._due = [one for one in self._due if one[2].is_open]
-            heapq.heapify(self._due)
-
-    def _take_due(self) -> list[Subscription]:
-        """Those whose time has come."""
-        due, soon = [], self._clock() + EARLY_S
-        while self._due and self._due[0][0] <= soon:
-            subscription = heapq.heappop(self._due)[2]
-            if subscription.is_open:
-                due.append(subscription)
-        return due
+        self._agenda.put(subscription, subscription.due)
 
     async def _tick(self, due: Sequence[Subscription]) -> None:
-        """Show each of them what there is, once what is too old was asked for; in one write."""
-        await self._ask(due, min(TICK_WAIT_S, min(subscription.interval_s for subscription in due) / 2))
+        """Show each of them what there is, once what is too old was asked for; in one write.
+
+        What waits for its answers longer than the others can is set aside, and looked at again and again.
+        """
+        if flights := self._asked([subscription for subscription in due if not subscription.patient_until]):
+            until = min(self._agenda.next_at, *[subscription.patient_until for subscription in due])
+            await asyncio.wait(flights, timeout=max(0.0, until - self._clock()))
+        now = self._clock()
         for subscription in due:
             if subscription.is_open and self._is_known(subscription):
-                self._show(subscription)
-                self._put_due(subscription, subscription.due)
+                if now < subscription.patient_until and subscription.channel.too_old(subscription.max_age_s):
+                    self._agenda.put(subscription, min(now + LOOK_S, subscription.patient_until))
+                else:
+                    self._show(subscription)
+                    self._schedule(subscription, subscription.due)
         self.outbox.flush()
+
+    def _asked(self, subscriptions: Sequence[Subscription]) -> "set[asyncio.Task[None]]":
+        """The flights of all that is too old for one of them; each is to be shown within half its interval."""
+        flights: set[asyncio.Task[None]] = set()
+        now = self._clock()
+        for subscription in subscriptions:
+            subscription.asked_at = now
+            subscription.patient_until = now + min(TICK_WAIT_S, subscription.interval_s / 2)
+            if missing := subscription.channel.too_old(subscription.max_age_s):
+                flights |= subscription.channel.readings.refresh(missing)
+        return flights
 
     def _show(self, subscription: Subscription) -> Frame:
         """What there is, with the next flush."""
@@ -188,17 +193,6 @@ class Session:
         subscription.add(frame)
         subscription.tell(frame, self._hub)
         return frame
-
-    async def _ask(self, subscriptions: Iterable[Subscription], wait_s: float) -> None:
-        """Ask for all that is too old for one of them, in parallel, and wait for it at most `wait_s`."""
-        flights: set[asyncio.Task[None]] = set()
-        now = self._clock()
-        for subscription in subscriptions:
-            subscription.asked_at = now
-            if missing := subscription.channel.too_old(subscription.max_age_s):
-                flights |= subscription.channel.readings.refresh(missing)
-        if flights:
-            await asyncio.wait(flights, timeout=wait_s)
 
     def _is_known(self, subscription: Subscription) -> bool:
         """Whether its symbol may exist. Raises UnknownSymbol on a route of one channel, else it ends the subscription.
@@ -245,8 +239,7 @@ class Session:
         # A little later, so that what is overdue then is so for sure.
         vouched = self._hub.vouched
         overdue_at = min([subscription.overdue_at(vouched) for subscription in every], default=math.inf) + EARLY_S
-        due_at = self._due[0][0] if self._due else math.inf
-        await self._sleep(min(due_at, beat_at, overdue_at) - now)
+        await self._sleep(min(self._agenda.next_at, beat_at, overdue_at) - now)
         woken, self._woken = self._woken, {}
         concerned = [*self.subscriptions.values()] if self._clock() >= overdue_at else woken
         for subscription in concerned:

@@ -48,7 +48,8 @@ NOBODY = Nobody()
 class Subscription:
     """Shows one channel's frames to one socket, never twice and never backwards.
 
-    `due` is when the next one is to be shown, on the session's clock; live ones, of interval 0, have none.
+    `due` is when the next one is to be shown, on the session's clock; live ones, of interval 0, have none. While its
+    question waits for answers, `patient_until` says how long it may; else it is 0.
     """
 
     # Slots: while thousands are written to, what is spread in memory is fetched anew each time.
@@ -64,6 +65,7 @@ class Subscription:
         "max_age_s",
         "outbox",
         "owner",
+        "patient_until",
         "sent_at",
         "told",
     )
@@ -78,6 +80,7 @@ class Subscription:
         self.outbox = outbox
         self.asked_at = self.sent_at = now
         self.due = math.inf
+        self.patient_until = 0.0
         self.told: tuple[str, ...] = ()
         self.is_known = False
         self.is_open = True

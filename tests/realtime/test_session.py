@@ -65,6 +65,22 @@ def short_farewell(monkeypatch: pytest.MonkeyPatch) -> None:
 # Pace
 
 
+async def test_a_channel_that_waits_holds_up_no_other(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """While the wallet's call hangs, prices of the same socket keep their pace, and the balance has its turns too."""
+    gateway = await start_gateway()
+    await exchange.fault("wallet", hang=True)
+    async with gateway.ws_connect("/ws") as ws:
+        await ws.send_json({"op": "subscribe", "channels": ["balance"], "interval": 0.5})
+        await ws.send_json({"op": "subscribe", "channels": ["price:BTCUSDT"], "interval": 0.1})
+        messages = [message for message in await collect(ws, 4.5) if message["type"] == "snapshot"]
+    stamps = {
+        name: [m["timestamp_ms"] for m in messages if m["channel"] == name] for name in ("balance", "price:BTCUSDT")
+    }
+    late = [after - before for before, after in pairwise(stamps["price:BTCUSDT"]) if after - before > 250]
+    assert len(late) < 4
+    assert len(stamps["balance"]) >= 4
+
+
 async def test_a_timer_that_comes_early_costs_one_turn(
     start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,7 +173,7 @@ async def test_who_subscribes_again_and_again_costs_no_more(start_gateway: Start
         while any(len(last[name]) < 4 for name in CHANNELS):
             message = await receive(ws)
             last[message["channel"]].append(message["seq"])
-        assert len(gateway.app[HUB].sessions[0]._due) < 50
+        assert len(gateway.app[HUB].sessions[0]._agenda._entries) < 50
     await settled(gateway)
 
 
