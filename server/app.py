@@ -18,7 +18,8 @@ from .bybit.client import BybitClient
 from .bybit.credentials import Credentials, keep_checked
 from .bybit.streams import Streams
 from .errors import ExchangeError, TradingKeyRefused
-from .market.candles import CandleCache
+from .market.candlecache import CandleCache
+from .market.counts import Tally
 from .market.feeds import SWEEP_S, Feeds
 from .market.following import Following
 from .market.listings import Listings
@@ -75,7 +76,7 @@ def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, sha
         reading = feeds.in_hand(topic)
         return None if reading is None else reading.value
 
-    candles = CandleCache(client.klines, held)
+    candles = CandleCache(client.klines, held, Tally())
 
     async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
         """Klines from what is missing in the cache, the rest by listing or by itself."""

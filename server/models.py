@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from .rows import Row, Rows
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -163,7 +165,7 @@ class Instrument(Struct, frozen=True):
 
 Instruments = dict[str, Instrument]
 
-CandleRow = tuple[str, str, str, str, str, str, str]
+CandleRow = Row
 """Open time in ms, open, high, low, close, volume, turnover: as the exchange sent them."""
 
 
@@ -177,10 +179,11 @@ class CandlePush(Struct, frozen=True):
 class Candles(Struct, frozen=True, eq=False, weakref=True):
     """OHLCV of one kline topic, oldest first: the rows as sent, and their columns as float64 arrays of equal length.
 
-    `last_closed` says, by the exchange's clock, whether the last row is closed or still forming.
+    The arrays are contiguous, and nobody ever writes into one. `last_closed` says, by the exchange's clock, whether the
+    last row is closed or still forming.
     """
 
-    rows: tuple[CandleRow, ...]
+    rows: Rows
     open_times_ms: NDArray[np.int64]
     open: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -188,11 +191,50 @@ class Candles(Struct, frozen=True, eq=False, weakref=True):
     close: NDArray[np.float64]
     volume: NDArray[np.float64]
     last_closed: bool
+    depth: int
+    """How many are kept while newer ones come."""
+    is_from_start: bool = False
+    """Whether the exchange is known to have none before the first."""
     computed: dict[Any, Any] = field(default_factory=dict)
     """What was computed from these candles, by question, so that a repeated question costs a lookup."""
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.open_times_ms)
+
+    @property
+    def nbytes(self) -> int:
+        """About how much memory they take, without what was computed from them."""
+        columns = (self.open_times_ms, self.open, self.high, self.low, self.close, self.volume)
+        return self.rows.nbytes + sum(column.nbytes for column in columns)
+
+    def last(self, count: int) -> Candles:
+        """The newest `count` (at least 1) by views of the arrays, nothing copied; the same where there are no more.
+
+        What is computed from them they do not share with these.
+        """
+        if count >= len(self):
+            return self
+        return self._cut(slice(-count, None), self.rows.last(count))
+
+    def first(self, count: int) -> Candles:
+        """The oldest `count`, all of them closed: views as those of `last`; the same where there are no more."""
+        if count >= len(self):
+            return self
+        return self._cut(slice(count), self.rows.first(count))
+
+    def _cut(self, part: slice, rows: Rows) -> Candles:
+        return Candles(
+            rows=rows,
+            open_times_ms=self.open_times_ms[part],
+            open=self.open[part],
+            high=self.high[part],
+            low=self.low[part],
+            close=self.close[part],
+            volume=self.volume[part],
+            last_closed=self.last_closed or part.start is None,
+            depth=self.depth,
+            is_from_start=self.is_from_start and part.start is None,
+        )
 
 
 class KeyInfo(Struct, frozen=True):

@@ -10,6 +10,7 @@ SERVER = Path(__file__).parents[1] / "server"
 
 FLOORS = [
     {"__init__"},
+    {"rows"},
     {"errors", "models", "settings"},
     {"configuration", "loops", "redaction"},
     {"telemetry"},

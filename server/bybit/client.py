@@ -140,8 +140,11 @@ class BybitClient:
         readings = await asyncio.gather(*(self._read(topic) for topic in topics))
         return dict(zip(topics, readings, strict=True))
 
-    async def klines(self, topic: Topic, limit: int) -> Reading[tuple[CandleRow, ...]]:
-        """The last `limit` candles (1 to 1,000) of a kline topic, oldest first, the forming one among them."""
+    async def klines(self, topic: Topic, limit: int, *, end_ms: int | None = None) -> Reading[tuple[CandleRow, ...]]:
+        """The last `limit` candles (1 to 1,000) of a kline topic, oldest first, the forming one among them.
+
+        With `end_ms` the last of those that opened by then.
+        """
         symbol = topic.symbol
         call = self._call(
             "kline",
@@ -151,6 +154,7 @@ class BybitClient:
             symbol=symbol,
             interval=topic.interval,
             limit=limit,
+            end=end_ms,
         )
         return await self._timed(call)
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from server.errors import BadAnswer
+from server.market.candlecache import CandleCache
 from server.market.candles import (
     DEPTH,
     SETTLING_MS,
-    CandleCache,
     assembled,
     check,
     closes_at_ms,
@@ -19,6 +19,7 @@ from server.market.candles import (
     missing,
     without_forming,
 )
+from server.market.counts import Tally
 from server.models import CandleRow, Candles, Kind, Reading, Topic
 
 MINUTE = 60_000
@@ -42,11 +43,11 @@ class Market:
 
     async def fetch(self, topic: Topic = TOPIC) -> Reading[Candles]:
         """The candles as CandleCache reads them, in hand from then on."""
-        reading = await CandleCache(self.klines, lambda _: self.held).fetch(topic)
+        reading = await CandleCache(self.klines, lambda _: self.held, Tally()).fetch(topic)
         self.held = reading.value
         return reading
 
-    async def klines(self, topic: Topic, limit: int) -> Reading[tuple[CandleRow, ...]]:
+    async def klines(self, topic: Topic, limit: int, *, end_ms: int | None = None) -> Reading[tuple[CandleRow, ...]]:
         """The last `limit` candles."""
         self.asked.append(limit)
         rows = tuple(row(number, self.revised.get(number, "")) for number in range(self.now - limit + 1, self.now + 1))

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.market.candles import DEPTH, CandleCache, assembled
+from server.market.candlecache import CandleCache
+from server.market.candles import DEPTH, assembled
+from server.market.counts import Tally
 from server.market.feed import Feed
 from server.market.feeds import Feeds
 from server.market.following import WANTED_S, Following
@@ -173,12 +175,12 @@ class World:
     def ask(self) -> None:
         """A call is made, and answered by the exchange; the answer is under way."""
 
-        async def klines(_: Topic, limit: int) -> Reading[tuple[CandleRow, ...]]:
+        async def klines(topic: Topic, limit: int, *, end_ms: int | None = None) -> Reading[tuple[CandleRow, ...]]:
             return Reading(self.rows[-limit:], self.now, self.now, self.time_ms)
 
         reading = self.feed.reading
         held: Candles | None = None if reading is None else reading.value
-        self.answers.append(result(CandleCache(klines, lambda _: held).fetch(TOPIC)))
+        self.answers.append(result(CandleCache(klines, lambda _: held, Tally()).fetch(TOPIC)))
 
     def answer(self) -> None:
         """One of the answers under way arrives."""
@@ -224,7 +226,7 @@ class World:
         if self.feed.reading is None:
             return
         candles: Candles = self.feed.reading.value
-        rank = self.states.index(candles.rows)
+        rank = self.states.index(candles.rows[:])
         assert rank >= self.rank
         assert columns_of(candles) == columns_of(assembled(candles.rows, "1", 0))
         assert not candles.last_closed or candles.rows[-1] in self.closed
@@ -236,8 +238,8 @@ class World:
     def shown(self) -> tuple[CandleRow, ...]:
         """The rows in hand."""
         assert self.feed.reading is not None
-        rows: tuple[CandleRow, ...] = self.feed.reading.value.rows
-        return rows
+        candles: Candles = self.feed.reading.value
+        return candles.rows[:]
 
     @property
     def is_kept(self) -> bool:
