@@ -1,6 +1,7 @@
 """The application: the only place that wires the parts together."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,15 +20,17 @@ from .bybit.credentials import Credentials, keep_checked
 from .bybit.streams import Streams
 from .errors import ExchangeError, TradingKeyRefused
 from .market.candlecache import CandleCache
+from .market.checking import Checks
 from .market.counts import Tally
 from .market.feeds import SWEEP_S, Feeds
 from .market.following import Following
+from .market.history import History
 from .market.listings import Listings
 from .market.symbols import Symbols, check_form
 from .models import Candles, Kind, Reading, Topic
 from .realtime.channels import Channels
 from .realtime.hub import Hub
-from .settings import Settings
+from .settings import IndicatorSettings, Settings
 from .telemetry import get_logger
 
 log = get_logger(__name__)
@@ -63,7 +66,7 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
     for table in (catalogue.routes, rest.routes, system.routes, ws.routes):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
-    app.cleanup_ctx.extend((_client, _feeds, _streams, _hub, _key))
+    app.cleanup_ctx.extend((_client, _feeds, _history, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)
     return app
 
@@ -76,7 +79,8 @@ def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, sha
         reading = feeds.in_hand(topic)
         return None if reading is None else reading.value
 
-    candles = CandleCache(client.klines, held, Tally())
+    tally = Tally()
+    candles = CandleCache(client.klines, held, tally)
 
     async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
         """Klines from what is missing in the cache, the rest by listing or by itself."""
@@ -95,8 +99,22 @@ def _wire_market(app: web.Application, settings: Settings, rest_url: str, *, sha
         reconcile_s=reconcile_s,
     )
     listings.attach(feeds)
+    _wire_history(app, settings.indicators, tally)
     app[keys.FOLLOWING] = Following(feeds, listing_of=listings.listing_of, reconcile_s=settings.freshness.reconcile_s)
     app[keys.SYMBOLS] = Symbols(feeds)
+
+
+def _wire_history(app: web.Application, indicators: IndicatorSettings, tally: Tally) -> None:
+    feeds, client = app[keys.FEEDS], app[keys.CLIENT]
+    app[keys.HISTORY] = History(
+        feeds,
+        client.klines,
+        tally,
+        max_candles=indicators.max_candles,
+        max_bytes=indicators.max_candle_bytes,
+    )
+    budget = client.guards.budget
+    app[keys.CHECKS] = Checks(feeds, client.klines, tally, is_at_ease=lambda: budget.is_at_ease(time.monotonic()))
 
 
 def _wire_streams(app: web.Application, settings: Settings, *, share: float) -> None:
@@ -157,17 +175,27 @@ async def _feeds(app: web.Application) -> AsyncIterator[None]:
     """Ask for the list of symbols before anybody waits for it; forget idle feeds from time to time."""
     feeds = app[keys.FEEDS]
     app[keys.SYMBOLS].known("", app[keys.SETTINGS].bybit.category.value)
-    sweeper = asyncio.create_task(_sweep(feeds), name="sweeper")
+    sweeper = asyncio.create_task(_sweep(feeds, app[keys.HISTORY]), name="sweeper")
     yield
     sweeper.cancel()
     await asyncio.wait({sweeper})
     await feeds.close()
 
 
-async def _sweep(feeds: Feeds) -> None:
+async def _sweep(feeds: Feeds, history: History) -> None:
     while True:
         await asyncio.sleep(SWEEP_S)
         feeds.sweep(force=True)
+        history.trim()
+
+
+async def _history(app: web.Application) -> AsyncIterator[None]:
+    """Check from time to time what is held of candles; end the pages that are under way."""
+    checker = asyncio.create_task(app[keys.CHECKS].run(), name="checker of candles")
+    yield
+    checker.cancel()
+    await asyncio.wait({checker})
+    await app[keys.HISTORY].close()
 
 
 async def _streams(app: web.Application) -> AsyncIterator[None]:

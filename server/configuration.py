@@ -94,7 +94,6 @@ ORDERED: tuple[tuple[Key, Key], ...] = (
     (("websocket", "min_interval_s"), ("websocket", "interval_s")),
     (("websocket", "interval_s"), ("websocket", "max_interval_s")),
     (("websocket", "high_water_bytes"), ("websocket", "slow_limit_bytes")),
-    (("indicators", "max_results"), ("indicators", "candles")),
 )
 
 

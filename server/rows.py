@@ -68,7 +68,7 @@ class Rows(Sequence[Row]):
         return self is other or (len(self) == len(other) and self[:] == other[:])
 
     def __repr__(self) -> str:
-        return f"Rows({self[:]!r})"
+        return f"<{len(self)} rows>"
 
     def _between(self, start: int, stop: int) -> tuple[Row, ...]:
         """The rows from `start` up to `stop`, both counted from the first."""

@@ -175,9 +175,10 @@ class WebSocketSettings(Struct, frozen=True, kw_only=True):
 
 
 class IndicatorSettings(Struct, frozen=True, kw_only=True):
-    """How many candles an indicator sees, and how much one question may ask."""
+    """How much history an indicator may see, how much of it is held, and how much one question may ask."""
 
-    candles: Annotated[int, Meta(ge=20, le=1000)] = 1000
+    max_candles: Annotated[int, Meta(ge=1000, le=20_000)] = 5000
+    max_candle_bytes: Annotated[int, Meta(ge=1_048_576, le=4_294_967_296)] = 67_108_864
     max_results: Annotated[int, Meta(ge=1, le=1000)] = 500
     max_names: Annotated[int, Meta(ge=1, le=500)] = 50
 

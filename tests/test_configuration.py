@@ -220,7 +220,8 @@ max_subscriptions = 1
 message_bytes = 2048
 messages_per_s = 1
 [indicators]
-candles = 600
+max_candles = 6000
+max_candle_bytes = 2000000
 max_results = 1
 max_names = 1
 [auth]
@@ -427,12 +428,7 @@ def test_only_secrets_come_from_files(errors_of: Errors) -> None:
             {},
             "max_age_s (default): 1.0 is above config.toml [freshness] stale_after_s",
         ),
-        (
-            "[indicators]\ncandles = 100\n",
-            {},
-            {},
-            "max_results (default): 500 is above config.toml [indicators] candles, 100",
-        ),
+        ("[indicators]\nmax_candles = 100\n", {}, {}, "max_candles: got 100; allowed: a whole number from 1000"),
     ],
 )
 def test_refusal(

@@ -56,7 +56,7 @@ def test_rows_know_their_bounds() -> None:
     assert rows != rows_of(0, 2)
     assert rows != rows_of(1, 3)
     assert rows != [*rows_of(0, 3)]
-    assert repr(rows) == f"Rows({rows_of(0, 3)!r})"
+    assert repr(rows) == "<3 rows>"
 
 
 def test_rows_are_small() -> None:

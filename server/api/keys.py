@@ -4,8 +4,10 @@ from aiohttp import web
 
 from ..bybit.client import BybitClient
 from ..bybit.streams import Streams
+from ..market.checking import Checks
 from ..market.feeds import Feeds
 from ..market.following import Following
+from ..market.history import History
 from ..market.symbols import Symbols
 from ..realtime.channels import Channels
 from ..realtime.hub import Hub
@@ -19,6 +21,8 @@ CLIENT = web.AppKey("CLIENT", BybitClient)
 FEEDS = web.AppKey("FEEDS", Feeds)
 SYMBOLS = web.AppKey("SYMBOLS", Symbols)
 CHANNELS = web.AppKey("CHANNELS", Channels)
+HISTORY = web.AppKey("HISTORY", History)
+CHECKS = web.AppKey("CHECKS", Checks)
 FOLLOWING = web.AppKey("FOLLOWING", Following)
 STREAMS: web.AppKey[Streams | None] = web.AppKey("STREAMS")
 HUB = web.AppKey("HUB", Hub)

@@ -1,18 +1,19 @@
 """REST routes for data: parse, ask the feeds, answer."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import web
 
 from ..errors import InvalidRequest
-from ..market.candles import without_forming
+from ..market.candles import DEPTH, without_forming
 from ..market.indicators import CHARTS, Computed, Question, compute, parse_names
 from ..market.symbols import LIST_AGE_S
 from ..models import Candles, Kind, Reading, Topic, open_positions
 from .answers import answer
-from .keys import FEEDS, SETTINGS, SYMBOLS
+from .keys import FEEDS, HISTORY, SETTINGS, SYMBOLS
 from .parameters import CATEGORIES, Parameters
 
 routes = web.RouteTableDef()
@@ -20,22 +21,40 @@ routes = web.RouteTableDef()
 PATIENCE_S = 0.5
 """How old a call under way may grow before those who wait for it are answered with what is in hand."""
 
+PAGES_PATIENCE_S = 2.0
+"""How old a reading of older candles may grow before those who wait for it are answered with fewer."""
+
 FRESHNESS = ("max_age_ms", "require_fresh")
 MEMO_ENTRIES = 64
 
 Body = Callable[[Any], dict[str, Any]]
-Asked = tuple[tuple[Question, ...] | None, bool, str]
-"""The questions, or None for the classic set; whether only closed candles count; the chart."""
 
 
-async def reading_answer(request: web.Request, topic: Topic, parameters: Parameters, body: Body) -> web.Response:
-    """The answer whose own fields are `body` of the topic's value, as fresh as `parameters` ask for."""
+class Asked(NamedTuple):
+    """What is asked of candles: the questions, or None for the classic set, over how many, of which and drawn how."""
+
+    questions: tuple[Question, ...] | None
+    is_closed: bool
+    chart: str
+    depth: int
+
+
+async def reading_answer(
+    request: web.Request, topic: Topic, parameters: Parameters, body: Body, *, depth: int = DEPTH
+) -> web.Response:
+    """The answer whose own fields are `body` of the topic's value, as fresh as `parameters` ask for.
+
+    Of candles, `depth` are waited for a while where they are not in hand.
+    """
     settings = request.app[SETTINGS]
     max_age_s = parameters.max_age_s(settings.freshness.max_age_s)
     require_fresh = parameters.boolean("require_fresh")
     timeout_s = settings.bybit.call_timeout_s
     patience_s = timeout_s if require_fresh else PATIENCE_S
     part = await request.app[FEEDS].read(topic, max_age_s=max_age_s, patience_s=patience_s, timeout_s=timeout_s)
+    if depth > DEPTH:
+        await request.app[HISTORY].reach(topic, depth, patience_s=min(timeout_s, PAGES_PATIENCE_S))
+        part = request.app[FEEDS].part(topic)
     assert part.reading is not None, "read raises where there is none"
     return answer(request, topic.kind, part, max_age_s, body(part.reading.value), require_fresh=require_fresh)
 
@@ -135,7 +154,7 @@ async def symbols(request: web.Request) -> web.Response:
 
 @routes.get("/indicators/{symbol}")
 async def indicators(request: web.Request) -> web.Response:
-    """The classic set, or the indicators asked for by name, over the last 1,000 candles."""
+    """The classic set over the last 1,000 candles, or the indicators asked for by name, over more if they need them."""
     allowed = ("interval", "category", "names", "results", "backtrack", "closed", "chart", *FRESHNESS)
     parameters = Parameters(request.query, allowed)
     limits = request.app[SETTINGS].indicators
@@ -143,15 +162,23 @@ async def indicators(request: web.Request) -> web.Response:
     names = parameters.text("names", "")
     questions = parse_names(names, max_names=limits.max_names) if "names" in request.query else None
     results = parameters.integer("results", 1, 1, limits.max_results)
-    backtrack = parameters.integer("backtrack", 0, 0, limits.candles - 1)
+    backtrack = parameters.integer("backtrack", 0, 0, (DEPTH if questions is None else limits.max_candles) - 1)
+    depth = DEPTH if questions is None else min(_depth(questions, results + backtrack), limits.max_candles)
     closed = parameters.boolean("closed")
     topic = await _kline_topic(request, parameters)
     return await reading_answer(
         request,
         topic,
         parameters,
-        lambda candles: _indicators_body(topic, candles, (questions, closed, chart), results, backtrack),
+        lambda candles: _indicators_body(topic, candles, Asked(questions, closed, chart, depth), results, backtrack),
+        depth=depth,
     )
+
+
+def _depth(questions: tuple[Question, ...], looked_at: int) -> int:
+    """Candles, in whole thousands, of which so many values at the end do not depend on where history starts."""
+    settling = max(question.settling or question.warm_up or 0 for question in questions)
+    return math.ceil((settling + looked_at) / DEPTH) * DEPTH
 
 
 def _indicators_body(topic: Topic, held: Candles, asked: Asked, results: int, backtrack: int) -> dict[str, Any]:
@@ -166,7 +193,7 @@ def _indicators_body(topic: Topic, held: Candles, asked: Asked, results: int, ba
         "interval": topic.interval,
         "candle_count": len(candles),
         "candle_closed": backtrack > 0 or candles.last_closed,
-        **({} if asked[2] == CHARTS[0] else {"chart": asked[2]}),
+        **({} if asked.chart == CHARTS[0] else {"chart": asked.chart}),
         "data": {**_candle(candles, last), **computed.at(last)},
     }
     if results > 1:
@@ -180,13 +207,13 @@ def _computed(held: Candles, asked: Asked) -> tuple[Candles, Computed]:
 
     Not so the candles: they would hold themselves, and wait for the garbage collector with every refresh.
     """
-    questions, closed, chart = asked
-    candles = without_forming(held) if closed else held
+    candles = held.last(asked.depth)
+    candles = without_forming(candles) if asked.is_closed else candles
     computed: Computed | None = held.computed.get(asked)
     if computed is None:
         if len(held.computed) >= MEMO_ENTRIES:
             held.computed.clear()
-        computed = held.computed[asked] = compute(candles, questions, chart=chart)
+        computed = held.computed[asked] = compute(candles, asked.questions, chart=asked.chart)
     return candles, computed
 
 

@@ -12,7 +12,7 @@ from ..market.feed import Feed
 from ..models import Kind
 from ..realtime.frames import fault_of
 from .answers import json_response
-from .keys import CLIENT, FEEDS, HUB, LOAD, SETTINGS, STREAMS
+from .keys import CLIENT, FEEDS, HISTORY, HUB, LOAD, SETTINGS, STREAMS
 from .parameters import Parameters
 
 routes = web.RouteTableDef()
@@ -79,6 +79,7 @@ async def health(request: web.Request) -> web.Response:
         **client.guards.describe(),
         "streams": None if (streams := app[STREAMS]) is None else streams.describe(),
         "feeds": {kind.value: _summary(of, now) for kind in Kind if (of := [f for f in feeds if f.topic.kind is kind])},
+        "candles": app[HISTORY].counts(),
         "timestamp_ms": time.time_ns() // 1_000_000,
     }
     return json_response(document, headers={"Cache-Control": "no-store"})

@@ -63,6 +63,10 @@ class Budget:
         window = self._account.get(endpoint)
         return max(self._address.wait_s(now), 0.0 if window is None else window.wait_s(now))
 
+    def is_at_ease(self, now: float) -> bool:
+        """Whether most of the address's share is unused: then there are calls to spare for what can wait."""
+        return self._address.left(now) * 2 > self._address.calls
+
     def take(self, endpoint: str, now: float) -> None:
         """Count a call of `endpoint`, which `wait_s` has allowed."""
         self._address.take(now)

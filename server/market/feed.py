@@ -5,6 +5,8 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+from msgspec.structs import replace
+
 from ..errors import ExchangeTimeout, GatewayError, InternalError
 from ..models import CandlePush, Part, PositionRow, Reading, Source, Topic, Wallet
 from ..telemetry import get_logger
@@ -197,6 +199,11 @@ class Feed:
             self._is_whole = self._is_whole or reading.asked_at >= self._whole_from
         self._take(accepted)
         return True
+
+    def amend(self, value: Any) -> None:
+        """Hold more or less of what was, or what it really was: neither younger nor news, but another object."""
+        if self.reading is not None:
+            self.reading = replace(self.reading, value=value, arrived_at=self._clock())
 
     def _look_for_drift(self, held: Reading[Any], found: Reading[Any]) -> None:
         for what in self._drift.called(held, found, self._clock()):

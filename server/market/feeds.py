@@ -125,6 +125,11 @@ class Feeds:
         feed = self._feeds.get(topic)
         return None if feed is None else feed.reading
 
+    def amend(self, topic: Topic, value: Any) -> None:
+        """Put another value into the reading in hand of `topic`, if there is one: no younger, and not wanted by it."""
+        if (feed := self._feeds.get(topic)) is not None:
+            feed.amend(value)
+
     def refresh(self, topics: Iterable[Topic]) -> "set[asyncio.Task[None]]":
         """The flights, made or joined, that make `topics` younger; to be waited for with asyncio.wait."""
         flights = (self.feed(topic).refresh() for topic in topics)

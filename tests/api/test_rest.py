@@ -87,6 +87,63 @@ async def test_classic_set_on_exactly_a_thousand(
     assert data["adx14"] == pytest.approx(talib.ADX(high, low, close, 14)[-1], rel=1e-9)
 
 
+async def deep(exchange: Exchange, interval: str, count: int) -> list[list[str]]:
+    """The exchange's own last candles, oldest first, page by page."""
+    query: dict[str, Any] = {"category": "linear", "symbol": "BTCUSDT", "interval": interval, "limit": 1000}
+    rows: list[list[str]] = []
+    while len(rows) < count and (page := (await exchange.ask("/v5/market/kline", **query))["list"]):
+        rows = [*reversed(page), *rows]
+        query["end"] = int(rows[0][0]) - 1
+    return rows[-count:]
+
+
+async def test_names_look_as_far_back_as_they_need(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """A slow indicator is computed on older candles, too; quick ones, the classic set and klines stay on a thousand."""
+    await exchange.freeze(MOMENT_MS)
+    gateway = await start_gateway()
+    slow = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=ema:200")
+    rows = await deep(exchange, "60", 5000)
+    close = np.array([float(row[4]) for row in rows])
+    assert slow["candle_count"] == len(rows) == 5000
+    assert slow["data"]["ema:200"] == pytest.approx(talib.EMA(close, 200)[-1], rel=1e-12)
+    assert slow["data"]["ema:200"] == pytest.approx(talib.EMA(close[900:], 200)[-1], rel=1e-9)
+    quick = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=ema:20")
+    assert quick["candle_count"] == 1000
+    assert quick["data"]["ema:20"] == pytest.approx(talib.EMA(close[-1000:], 20)[-1], rel=1e-12)
+    classic = await ask(gateway, "/indicators/BTCUSDT?interval=60")
+    assert classic["candle_count"] == 1000
+    assert classic["data"]["ema200"] == pytest.approx(talib.EMA(close[-1000:], 200)[-1], rel=1e-12)
+    assert classic["data"]["obv"] != pytest.approx(
+        (await ask(gateway, "/indicators/BTCUSDT?interval=60&names=obv,ema:200"))["data"]["obv"]
+    )
+    candles = (await ask(gateway, "/klines/BTCUSDT?interval=60&limit=1000"))["candles"]
+    assert candles == [[int(row[0]), *row[1:]] for row in rows[-1000:]]
+    back = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=sma:5&backtrack=4000&closed=1")
+    assert back["data"]["close_price"] == close[-1 - 4000 - 1]
+
+
+async def test_older_candles_that_do_not_come(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """Where older candles cannot be had the answer is made of those in hand, and says how many they were."""
+    gateway = await start_gateway()
+    assert (await ask(gateway, "/indicators/BTCUSDT?interval=60"))["candle_count"] == 1000
+    await exchange.fault("kline", ret_code=10016)
+    answer = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=ema:200&max_age_ms=60000")
+    assert answer["candle_count"] == 1000
+    assert answer["data"]["ema:200"] is not None
+
+
+async def test_young_listing_is_read_whole_once(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """All months that there are answer a question for more, and are not asked for again."""
+    await exchange.freeze(MOMENT_MS)
+    gateway = await start_gateway()
+    path = "/indicators/BTCUSDT?interval=M&names=ema:200&max_age_ms=60000"
+    months = await deep(exchange, "M", 5000)
+    assert (await ask(gateway, path))["candle_count"] == len(months) < 1000
+    calls = (await exchange.calls())["/v5/market/kline"]
+    assert (await ask(gateway, path))["candle_count"] == len(months)
+    assert (await exchange.calls())["/v5/market/kline"] == calls
+
+
 async def test_closed_leaves_the_forming_candle_out(start_gateway: StartGateway, exchange: Exchange) -> None:
     """999 closed candles, and values as if the last one had never begun."""
     await exchange.freeze(MOMENT_MS)

@@ -77,3 +77,20 @@ async def test_a_refused_key(start_gateway: StartGateway, exchange: Exchange) ->
     async with gateway.get("/balance") as response:
         shown = f"{health} {await response.text()}"
     assert not any(text in shown for text in OF_THE_USER)
+
+
+async def test_candles_are_counted(start_gateway: StartGateway) -> None:
+    """How much is held of candles, and how often each kind of call was made for them."""
+    gateway = await start_gateway()
+    for path in ("/klines/BTCUSDT", "/klines/ETHUSDT", "/indicators/BTCUSDT?names=ema:50"):
+        async with gateway.get(path, params={"max_age_ms": "60000"}) as response:
+            assert response.status == 200
+    async with gateway.get("/health") as response:
+        candles = (await response.json())["candles"]
+    assert 90 * 3000 < candles.pop("bytes") < 150 * 3000
+    assert candles == {
+        "topics": 2,
+        "candles": 3000,
+        "fetches": {"whole": 2, "gap": 0, "deepen": 2, "check": 0},
+        "contradictions": 0,
+    }

@@ -259,3 +259,14 @@ def test_reset_is_believed_within_bounds(reset_ms: str, wait_s: float | None) ->
     """A reset in the past, absurdly far away, or of garbage is none."""
     assert reset_wait_s({"X-Bapi-Limit-Reset-Timestamp": reset_ms}, 10_000) == wait_s
     assert reset_wait_s({}, 10_000) is None
+
+
+def test_budget_is_at_ease_while_most_is_left() -> None:
+    """Calls are to spare as long as more than half of the address's share is unused."""
+    budget = Budget()
+    ease = []
+    for _ in range(3):
+        ease.append(budget.is_at_ease(0.0))
+        for _ in range(160):
+            budget.take("kline", 0.0)
+    assert [*ease, budget.is_at_ease(100.0)] == [True, True, False, True]

@@ -183,6 +183,16 @@ async def test_klines(exchange: Exchange, connect: Connect, interval: str, limit
     assert (len(reading.value), reading.exchange_time_ms) == (limit, NOW_MS)
 
 
+@pytest.mark.parametrize("interval", ["1", "M"])
+async def test_older_klines(exchange: Exchange, connect: Connect, interval: str) -> None:
+    """The last of the candles that had opened by a moment, that very moment included."""
+    await exchange.freeze(NOW_MS)
+    client, topic = connect(exchange.url, **SIMULATED), Topic(Kind.KLINE, "BTCUSDT", interval)
+    newest = (await client.klines(topic, 20)).value
+    older = (await client.klines(topic, 5, end_ms=int(newest[-8][0]))).value
+    assert older == newest[-12:-7]
+
+
 @pytest.mark.parametrize("category", ["linear", "inverse"])
 async def test_instruments(exchange: Exchange, connect: Connect, category: str) -> None:
     """Every instrument of a category, to the digit."""
