@@ -26,6 +26,7 @@ PAGES_PATIENCE_S = 2.0
 
 FRESHNESS = ("max_age_ms", "require_fresh")
 MEMO_ENTRIES = 64
+"""Answers remembered with a topic's candles, of a thousand each: of deeper ones fewer, in the same memory."""
 
 Body = Callable[[Any], dict[str, Any]]
 
@@ -211,7 +212,7 @@ def _computed(held: Candles, asked: Asked) -> tuple[Candles, Computed]:
     candles = without_forming(candles) if asked.is_closed else candles
     computed: Computed | None = held.computed.get(asked)
     if computed is None:
-        if len(held.computed) >= MEMO_ENTRIES:
+        if len(held.computed) >= MEMO_ENTRIES * DEPTH // depth:
             held.computed.clear()
         computed = held.computed[asked] = compute(candles, asked.questions, chart=asked.chart)
     return candles, computed

@@ -141,10 +141,11 @@ class History:
             candles = replace(candles, depth=count)
             self._feeds.amend(topic, candles)
         self._tally.fetches[FetchKind.DEEPEN] += 1
-        answer = await self._klines(topic, limit, end_ms=int(candles.open_times_ms[0]))
+        first_ms = int(candles.open_times_ms[0])
+        answer = await self._klines(topic, limit, end_ms=first_ms)
         reading = self._feeds.in_hand(topic)
-        if reading is None:
-            return
+        if reading is None or int(reading.value.open_times_ms[0]) != first_ms:
+            return  # cut, or read anew: the page is no longer the next one
         if not follow_each_other(answer.value, topic.interval):
             raise BadAnswer("the exchange's older candles have a gap")
         self._feeds.amend(topic, self._joined(topic, reading.value, answer))

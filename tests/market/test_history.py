@@ -137,6 +137,41 @@ async def test_page_with_a_gap_is_not_joined() -> None:
     assert len(await market.reach(2000)) == 2000
 
 
+async def test_page_of_what_was_cut_is_dropped() -> None:
+    """What is cut while its next page is under way stays cut; the page comes too late, and breaks nothing."""
+    exchange = KlineExchange(4000)
+    market = Market(exchange)
+    await market.poll()
+    await market.reach(2000)
+    delay = Delay(exchange, random.Random(1))
+    market.history._klines = delay.klines
+    await market.reach(3000, patience_s=0)
+    exchange.now += 1
+    market.history._cut(0, exchange.now)
+    while await delay.release():
+        pass
+    assert market.held().rows == tuple(exchange.rows[-1000:])
+    assert not market.history._pauses
+
+
+async def test_gap_is_found_and_repaired() -> None:
+    """A candle that an answer lacked is read with all others; one that was lacking all the time, once it is there."""
+    exchange = KlineExchange(3000)
+    market = Market(exchange)
+    await market.poll()
+    whole = exchange.rows[:]
+    exchange.asked.clear()
+    lost = exchange.rows.pop(-3)
+    exchange.rows.insert(0, lost)
+    candles = await market.poll()
+    assert [limit for limit, _ in exchange.asked] == [5, 1000]
+    assert lost not in candles.rows
+    exchange.rows = whole
+    await market.checks.read_anew(TOPIC, 0)
+    assert market.held().rows == tuple(whole[-1000:])
+    assert columns_of(market.held()) == columns_of_rows(whole[-1000:])
+
+
 async def test_candle_in_both_is_told_by_the_later_word() -> None:
     """Where the page contradicts the oldest candle held, it is replaced, and the contradiction counted."""
     exchange = KlineExchange(3000)

@@ -162,6 +162,33 @@ async def test_calls_take_over_while_the_stream_is_away(start_gateway: StartGate
     await stand_still(gateway, exchange)
 
 
+async def test_stream_keeps_deep_histories(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """Older candles come before those that the stream keeps, and it goes on with them: all are the exchange's own."""
+    await before_a_minute_ends(exchange, 4000)
+    gateway = await start(start_gateway, exchange)
+    await kept(gateway)
+    first = (await ask(gateway, CANDLES))["candles"][-1][0]
+    path = "/indicators/BTCUSDT?interval=1&names=ema:200"
+    assert (await ask(gateway, path))["candle_count"] == 5000
+
+    async def has_grown() -> bool:
+        return bool((await ask(gateway, path))["data"]["open_time_ms"] > first)
+
+    await until(has_grown)
+    truth = await stand_still(gateway, exchange)
+    query: dict[str, Any] = {"category": "linear", "symbol": "BTCUSDT", "interval": "1", "limit": 1000}
+    rows = [(str(row[0]), *row[1:]) for row in truth]
+    while len(rows) < 5000:
+        page = (await exchange.ask(KLINE, **query, end=int(rows[0][0]) - 1))["list"]
+        rows = [*(tuple(row) for row in reversed(page)), *rows]
+    reading = gateway.app[FEEDS].in_hand(TOPIC)
+    assert reading is not None
+    assert reading.value.rows == tuple(rows)
+    assert gateway.app[FEEDS].feed(TOPIC).is_kept
+    close = np.array([float(row[4]) for row in rows])
+    assert (await ask(gateway, path))["data"]["ema:200"] == float(talib.EMA(close, 200)[-1])
+
+
 async def test_pushes_of_one_moment_have_tags_of_their_own(start_gateway: StartGateway, exchange: Exchange) -> None:
     """A candle's last word and the first of the next are said in one moment: each answer has its own tag."""
     gateway = await start_gateway()
