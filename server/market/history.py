@@ -116,7 +116,7 @@ class History:
                 while (candles := self._lacking(topic)) is not None:
                     count = self._wants[topic].candles
                     limit = min(DEPTH, count - len(candles) + 1)
-                    if not self._make_room(topic, limit):
+                    if not self._make_room(limit):
                         break
                     await self._page(topic, candles, count, limit)
             self._pauses.pop(topic, None)
@@ -161,9 +161,9 @@ class History:
         # Asked for more, the exchange had only the one that was known.
         return replace(deeper, is_from_start=True) if len(page) == 1 else deeper
 
-    def _make_room(self, topic: Topic, candles: int) -> bool:
+    def _make_room(self, candles: int) -> bool:
         """Whether so many more fit into memory, after cutting what nobody has asked for lately."""
-        return self._cut(self._max_bytes - candles * CANDLE_BYTES, self._clock() - IDLE_S, spare=topic)
+        return self._cut(self._max_bytes - candles * CANDLE_BYTES, self._clock() - IDLE_S)
 
     def trim(self) -> None:
         """Keep the bound on memory, and forget the wants of feeds that are gone. To be called from time to time."""
@@ -172,10 +172,10 @@ class History:
             self._pauses.pop(topic, None)
         self._cut(self._max_bytes, self._clock())
 
-    def _cut(self, max_bytes: int, idle_since: float, *, spare: Topic | None = None) -> bool:
+    def _cut(self, max_bytes: int, idle_since: float) -> bool:
         """Cut the histories asked for longest ago, none after `idle_since`, until all fit; says whether they do."""
         excess = sum(candles.nbytes for _, candles in self._held()) - max_bytes
-        wants = sorted((want.asked_at, topic) for topic, want in self._wants.items() if topic != spare)
+        wants = sorted((want.asked_at, topic) for topic, want in self._wants.items())
         for asked_at, topic in wants:
             reading = self._feeds.in_hand(topic)
             if excess <= 0 or asked_at > idle_since:

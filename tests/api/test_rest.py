@@ -118,8 +118,11 @@ async def test_names_look_as_far_back_as_they_need(start_gateway: StartGateway, 
     )
     candles = (await ask(gateway, "/klines/BTCUSDT?interval=60&limit=1000"))["candles"]
     assert candles == [[int(row[0]), *row[1:]] for row in rows[-1000:]]
-    back = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=sma:5&backtrack=4000&closed=1")
-    assert back["data"]["close_price"] == close[-1 - 4000 - 1]
+    for backtrack in (0, 4000):
+        back = await ask(gateway, f"/indicators/BTCUSDT?interval=60&names=sma:5&backtrack={backtrack}&closed=1")
+        last = len(close) - 1 - backtrack
+        assert back["data"]["close_price"] == close[last - 1]
+        assert back["data"]["sma:5"] == pytest.approx(close[last - 5 : last].mean(), rel=1e-9)
 
 
 async def test_older_candles_that_do_not_come(start_gateway: StartGateway, exchange: Exchange) -> None:

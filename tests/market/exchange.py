@@ -97,10 +97,10 @@ class Market:
             return None if reading is None else reading.value
 
         async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
-            return {topic: await cache.fetch(topic) for topic in topics}
+            return {topic: await self.cache.fetch(topic) for topic in topics}
 
         tally, call = Tally(), klines or exchange.klines
-        cache = CandleCache(call, held, tally)
+        self.cache = CandleCache(call, held, tally)
         self.exchange = exchange
         self.feeds = Feeds(fetch, max_symbols=50, clock=clock)
         self.history = History(self.feeds, call, tally, max_candles=max_candles, max_bytes=max_bytes, clock=clock)

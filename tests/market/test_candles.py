@@ -15,12 +15,14 @@ from server.market.candles import (
     assembled,
     check,
     closes_at_ms,
+    corrected,
     extended,
     missing,
     without_forming,
 )
 from server.market.counts import Tally
-from server.models import CandleRow, Candles, Kind, Reading, Topic
+from server.market.growth import grown
+from server.models import CandlePush, CandleRow, Candles, Kind, Reading, Topic
 
 MINUTE = 60_000
 TOPIC = Topic(Kind.KLINE, "BTCUSDT", "1")
@@ -151,6 +153,32 @@ def test_overlap_that_agrees_is_accepted() -> None:
     assert extended(before, rows[36:], "1", 50 * MINUTE - 1) is not None
     assert extended(before, rows[41:], "1", 50 * MINUTE - 1) is None
     assert extended(before, [], "1", 50 * MINUTE - 1) is None
+    assert extended(before, [*rows[36:42], *rows[43:]], "1", 50 * MINUTE - 1) is None
+
+
+def test_start_is_known_until_it_is_let_go() -> None:
+    """That there is nothing before the first candle holds for as long as that one is among them."""
+    rows = [row(number) for number in range(51)]
+    young = replace(assembled(rows[:50], "1", 0), is_from_start=True, depth=51)
+    full = replace(young, depth=50)
+    push = CandlePush(rows[50], is_closed=False)
+    grown_up = [grown(replace(candles, last_closed=True), push, "1") for candles in (young, full)]
+    read = [extended(candles, rows[46:], "1", 0) for candles in (young, full)]
+    assert [candles is not None and candles.is_from_start for candles in (*grown_up, *read)] == [True, False] * 2
+    assert [len(candles or ()) for candles in read] == [51, 50]
+    assert (young.last(20).is_from_start, young.first(20).is_from_start) == (False, True)
+
+
+def test_only_closed_candles_are_corrected() -> None:
+    """A page is no word about the forming candle, whose next push may be here before it."""
+    rows = [row(number) for number in range(50)]
+    forming = assembled(rows, "1", 0)
+    closed = replace(forming, last_closed=True)
+    page = [*rows[40:49], row(49, "777")]
+    assert corrected(forming, page, "1") is None
+    told = corrected(closed, page, "1")
+    assert told is not None
+    assert told.rows == (*rows[:49], page[-1])
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,80 @@ async def test_bound_is_kept_by_all() -> None:
     assert market.counts().bytes <= 1_200_000
 
 
+async def test_only_what_is_needed_is_cut() -> None:
+    """Of several deep histories only so many are cut as it takes, those asked for longest ago first."""
+    exchange = KlineExchange(6000)
+    topics = [Topic(Kind.KLINE, f"{number}USDT", "1") for number in range(3)]
+    market = Market(exchange)
+    for topic in topics:
+        await market.poll(topic)
+        await market.reach(5000, topic)
+    exchange.now += 1
+    await market.reach(2000, topics[0])
+    market.history._max_bytes = market.counts().bytes - 1
+    market.history.trim()
+    assert [len(market.held(topic)) for topic in topics] == [5000, 1000, 5000]
+
+
+async def test_few_are_paged_at_once() -> None:
+    """Pages of a third topic wait until one of two others is done."""
+    exchange = KlineExchange(3000)
+    delay = Delay(exchange, random.Random(1))
+    topics = [Topic(Kind.KLINE, f"{number}USDT", "1") for number in range(3)]
+    market = Market(exchange)
+    for topic in topics:
+        await market.poll(topic)
+    market.history._klines = delay.klines
+    for topic in topics:
+        await market.reach(2000, topic, patience_s=0.01)
+    assert market.counts().fetches[FetchKind.DEEPEN] == 2
+    while await delay.release():
+        pass
+    assert [len(market.held(topic)) for topic in topics] == [2000] * 3
+
+
+async def test_older_candles_are_no_younger() -> None:
+    """A deeper history has the age of what was in hand, but it is another answer, with a tag of its own."""
+    exchange = KlineExchange(3000)
+    market = Market(exchange)
+    await market.poll()
+    before = market.feeds.in_hand(TOPIC)
+    exchange.now += 1
+    await market.reach(2000)
+    after = market.feeds.in_hand(TOPIC)
+    assert before is not None
+    assert after is not None
+    assert (after.asked_at, after.exchange_time_ms) == (before.asked_at, before.exchange_time_ms)
+    assert after.arrived_at > before.arrived_at
+
+
+@pytest.mark.parametrize("meanwhile", ["deeper", "pushed"])
+async def test_call_under_way_loses_nothing(meanwhile: str) -> None:
+    """An answer is joined to what is in hand when it comes, and costs no second call where a push has overtaken it."""
+    exchange = KlineExchange(3000)
+    delay = Delay(exchange, random.Random(1))
+    market = Market(exchange)
+    await market.poll()
+    market.cache._klines = delay.klines
+    exchange.now += 1
+    market.feeds.refresh([TOPIC])
+    await asyncio.sleep(0)
+    early = exchange.rows[:]
+    if meanwhile == "deeper":
+        await market.reach(2000)
+    else:
+        market.push(is_closed=True)
+        exchange.roll()
+        market.push()
+    late, exchange.rows = exchange.rows, early
+    minute, exchange.minute = exchange.minute, int(early[-1][0]) // MINUTE
+    while await delay.release():
+        pass
+    exchange.rows, exchange.minute = late, minute
+    assert market.held().rows == tuple(late[-2000:] if meanwhile == "deeper" else late[-1000:])
+    assert market.counts().fetches[FetchKind.WHOLE] == 1
+
+
 async def test_forgotten_feeds_are_forgotten() -> None:
     """With its feed the want of a deep history goes; who comes next begins with a thousand."""
     exchange = KlineExchange(6000)
