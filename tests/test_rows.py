@@ -47,6 +47,13 @@ def test_rows_are_a_tuple(length: int, changes: list[tuple[str, int]], part: sli
         assert all(packed[place] == plain[place] for place in range(-len(plain), len(plain)))
 
 
+def test_newest_may_be_packed() -> None:
+    """Rows that were cut at the end of a block have their newest in it, and it can be replaced all the same."""
+    rows = Rows.of(rows_of(0, 2 * BLOCK + 1)).first(BLOCK)
+    assert rows[-1] == row(BLOCK - 1)
+    assert rows.with_newest(row(9)) == (*rows_of(0, BLOCK - 1), row(9))
+
+
 def test_rows_know_their_bounds() -> None:
     """A place outside is an error, as with a tuple; other lengths, rows and things are not equal."""
     rows = Rows.of(rows_of(0, 3))

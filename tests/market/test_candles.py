@@ -176,6 +176,8 @@ def test_only_closed_candles_are_corrected() -> None:
     closed = replace(forming, last_closed=True)
     page = [*rows[40:49], row(49, "777")]
     assert corrected(forming, page, "1") is None
+    assert corrected(forming, [*page, row(50)], "1") is None
+    assert corrected(forming, [], "1") is None
     told = corrected(closed, page, "1")
     assert told is not None
     assert told.rows == (*rows[:49], page[-1])

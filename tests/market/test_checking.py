@@ -1,5 +1,7 @@
 """Checks: a candle corrected deeper than any overlap is found, and replaced, when its page's turn comes."""
 
+import asyncio
+
 from server.market.checking import CHECK_S, Checks
 from server.market.counts import FetchKind, Tally
 
@@ -77,3 +79,19 @@ async def test_check_that_fails_changes_nothing() -> None:
     await market.checks._check(TOPIC, 0)
     assert market.held() is candles
     assert market.counts().contradictions == 1
+
+
+async def test_checks_go_on_by_themselves() -> None:
+    """What is due is read anew without anybody asking for it, again and again, until the end."""
+    exchange = KlineExchange(1500)
+    market = Market(exchange)
+    await market.poll()
+    checks = Checks(market.feeds, exchange.klines, Tally(), is_at_ease=lambda: True, every_s=0.01)
+    exchange.correct(-500)
+    running = asyncio.create_task(checks.run())
+    async with asyncio.timeout(10):
+        while market.held().rows != tuple(exchange.rows[-1000:]):
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()

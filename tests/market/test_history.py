@@ -3,6 +3,7 @@
 import asyncio
 import random
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,22 @@ async def test_page_with_a_gap_is_not_joined() -> None:
     exchange.rows = whole
     exchange.now += PAUSE_LAST_S
     assert len(await market.reach(2000)) == 2000
+
+
+@pytest.mark.parametrize("late_by", [1, 2000])
+async def test_page_that_ends_elsewhere_is_not_joined(late_by: int) -> None:
+    """A page must end with the oldest candle held: one that ends before it, or is empty, is refused."""
+    exchange = KlineExchange(2500)
+    market = Market(exchange)
+
+    async def elsewhere(topic: Topic, limit: int, *, end_ms: int | None = None) -> Any:
+        assert end_ms is not None
+        return exchange.answer(limit, end_ms - late_by * MINUTE)
+
+    await market.poll()
+    market.history._klines = elsewhere
+    assert len(await market.reach(2000)) == 1000
+    assert market.history._pauses
 
 
 async def test_page_of_what_was_cut_is_dropped() -> None:
@@ -301,6 +318,44 @@ async def test_call_under_way_loses_nothing(meanwhile: str) -> None:
     exchange.rows, exchange.minute = late, minute
     assert market.held().rows == tuple(late[-2000:] if meanwhile == "deeper" else late[-1000:])
     assert market.counts().fetches[FetchKind.WHOLE] == 1
+
+
+async def test_feed_forgotten_meanwhile() -> None:
+    """A page, or a check, of a topic that was forgotten while it was under way comes to nobody."""
+    exchange = KlineExchange(3000)
+    delay = Delay(exchange, random.Random(1))
+    market = Market(exchange)
+    await market.poll()
+    market.history._klines = market.checks._klines = delay.klines
+    await market.reach(2000, patience_s=0.01)
+    check = asyncio.create_task(market.checks.read_anew(TOPIC, 0))
+    await asyncio.sleep(0)
+    exchange.now += 1000
+    market.feeds.sweep(force=True)
+    while await delay.release():
+        pass
+    await check
+    await market.checks.read_anew(TOPIC, 0)
+    assert market.feeds.in_hand(TOPIC) is None
+    assert not market.history._flights
+    assert market.counts().fetches[FetchKind.CHECK] == 1
+
+
+async def test_bug_of_ours_is_no_end() -> None:
+    """What nobody has foreseen is logged, and leaves what is held; who waits is answered, and tries again later."""
+    exchange = KlineExchange(3000)
+    market = Market(exchange)
+    await market.poll()
+
+    async def broken(topic: Topic, limit: int, *, end_ms: int | None = None) -> Any:
+        raise ZeroDivisionError
+
+    whole, market.history._klines, market.checks._klines = market.history._klines, broken, broken
+    assert len(await market.reach(2000)) == 1000
+    await market.checks._check(TOPIC, 0)
+    market.history._klines = whole
+    exchange.now += PAUSE_LAST_S
+    assert len(await market.reach(2000)) == 2000
 
 
 async def test_forgotten_feeds_are_forgotten() -> None:
