@@ -245,6 +245,23 @@ async def test_what_moves_is_called_for(world: World, topic: Topic, value: Any) 
     assert world.feeds.feed(topic).as_of == world.clock()
 
 
+@pytest.mark.parametrize(
+    ("topic", "still", "moving"),
+    [
+        (POSITION, (row(1, idx=1, size="0"), row(1, idx=2, size="0")), (row(2, idx=1),)),
+        (WALLET, wallet(USDT="5", USDC="5"), wallet("0.1", USDT="5")),
+    ],
+)
+async def test_what_begins_to_move_is_no_older_for_it(world: World, topic: Topic, still: Any, moving: Any) -> None:
+    """What a push does not name was true when the line last said so, long after the call that brought it."""
+    world.values[topic] = still
+    line = await world.kept(topic)
+    world.turn(SLOW_S / 2, line)
+    world.push(topic, moving)
+    assert world.feeds.feed(topic).moves
+    assert world.feeds.feed(topic).as_of == world.clock()
+
+
 @pytest.mark.parametrize("topic", [POSITION, WALLET, PRICE])
 async def test_what_is_still_is_hardly_called_for(world: World, topic: Topic) -> None:
     """What cannot change unsaid is asked for once a minute, to see that streams are right."""
