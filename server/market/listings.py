@@ -53,14 +53,17 @@ class Listings:
         return readings
 
     def _is_listed(self, topic: Topic) -> bool:
-        """Whether a listing covers `topic` and so many symbols of its kind are wanted that it is worth it."""
+        """Whether a listing covers `topic` and so many symbols of its kind are wanted that it is worth it.
+
+        Those that a stream keeps and that are still need no call.
+        """
         if self._feeds is None or (listing := self.listing_of(topic)) is None:
             return False
         since, worth = self._clock() - DEMAND_S, WORTH[topic.kind]
         wanted = (
             feed
             for feed in self._of_kind(topic.kind, topic.category)
-            if feed.wanted_at >= since and self.listing_of(feed.topic) == listing
+            if feed.wanted_at >= since and (feed.moves or not feed.is_kept) and self.listing_of(feed.topic) == listing
         )
         return sum(1 for _ in itertools.islice(wanted, worth)) >= worth
 

@@ -285,6 +285,17 @@ async def test_many_positions_are_reconciled_by_one_listing(world: World) -> Non
     assert {world.feeds.feed(topic).as_of for topic in (POSITION, OTHER, WALLET)} == {world.clock()}
 
 
+async def test_one_position_is_reconciled_by_itself(world: World) -> None:
+    """One that is open costs one call, however many others are looked at that streams keep and that are still."""
+    world.values[POSITION] = world.values[OF_USDT] = (row(2),)
+    await world.called(INSTRUMENTS)
+    line = await world.kept(POSITION, OTHER)
+    world.turn(RECONCILE_S, line)
+    for topic in (POSITION, OTHER):
+        world.feeds.peek(topic, RECONCILE_S)
+    assert await world.looked() == [POSITION]
+
+
 async def test_lost_line_keeps_what_it_confirmed(world: World) -> None:
     """What was confirmed stays said and ages from there; calls take over, and another line ends them."""
     line = await world.kept(POSITION)
