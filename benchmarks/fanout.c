@@ -9,7 +9,9 @@
 
    With SAY in the environment each socket sends that text once it is open, such as a subscription of many channels; an
    answer that is no snapshot is its first message. Sequence numbers are then looked at by channel, and the delivery is
-   the time since the message's own timestamp_ms, by the machine's clock.
+   the time since the message's own timestamp_ms, by the machine's clock. With STAMP in the environment, such as
+   "bid_size":", it is the time since the nanoseconds of the monotonic clock that follow that text; where another number
+   does, nothing is counted.
 
    While it measures it looks at its sockets every 20 ms instead of being woken for each message: waking a reader is no
    part of what a server's frame costs, and so this one core reads faster than any server writes. For the spread it is
@@ -45,7 +47,7 @@ static Series first_message, spreads, deliveries;
 static Change *changes; /* MEMORY for each path */
 static bool is_spread;
 static long snapshots, others, bytes, out_of_order, errors, incomplete;
-static const char *say;
+static const char *say, *stamp;
 static char commands[256];
 static char scratch[1 << 18];
 
@@ -151,6 +153,11 @@ static void message(Reader *reader, const char *text, size_t length, int64_t at)
     out_of_order += sequence <= *last;
     *last = sequence;
     snapshots++;
+    if (stamp != NULL) {
+        int64_t sent_at = number_after(text, length, stamp);
+        if (sent_at > now() - 60 * SECOND && sent_at > SECOND) add(&deliveries, at - sent_at);
+        return;
+    }
     if (say != NULL) {
         add(&deliveries, (wall_ms() - number_after(text, length, "\"timestamp_ms\":")) * 1000000);
         return;
@@ -276,6 +283,7 @@ int main(int argc, char **argv) {
     paths = argv + 3;
     path_count = argc - 3;
     say = getenv("SAY");
+    stamp = getenv("STAMP");
     readers = calloc((size_t)count, sizeof(Reader));
     changes = calloc((size_t)path_count * MEMORY, sizeof(Change));
     if (readers == NULL || changes == NULL) die("out of memory");

@@ -17,8 +17,10 @@ from proofs.crowd import Asker, Crowd, End, Failure
 from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
 from proofs.kill import Grave, was_accepted
+from proofs.onlookers import MARKET_SHOWN, Onlooker
 from proofs.proxy import ENDPOINTS
 from proofs.soak import slope
+from proofs.twin import Piece, Twin
 from proofs.witnesses import Truth
 
 from .processes import ROOT, clean_environment
@@ -172,6 +174,85 @@ async def test_a_short_soak() -> None:
     short = ("--minutes", "0.08", "--settle", "2.5", "--every", "1", "--fault", "0.7", "--sockets", "30")
     output = await prove("proofs/soak.py", *short, "--allowed", "inf", "--patience", "4")
     assert output.splitlines()[-1] == "5 passed, 0 failed", output
+
+
+@pytest.mark.timeout(180)
+@needs_compiler
+async def test_streams_that_break() -> None:
+    """Pushes arrive, polling takes over and falls silent again, and nothing that is shown is wrong."""
+    short = ("--sockets", "20", "--seconds", "1", "--hold", "2", "--minutes", "0.01", "--fault", "0.5", "--calm", "0.5")
+    output = await prove("proofs/live.py", *short, "--patience", "5")
+    assert output.splitlines()[-1] == "11 passed, 0 failed", output
+
+
+NOW_MS = 1_760_000_000_000
+PRICE = Piece("price", "BTCUSDT")
+
+
+@pytest.fixture(scope="module")
+def twin() -> Twin:
+    """An exchange, worked out."""
+    return Twin(7)
+
+
+def price_at(twin: Twin, at_ms: int, **changes: Any) -> dict[str, Any]:
+    """A good snapshot of the price at that time, but for some of it."""
+    names = ("last_price", "mark_price", "index_price", "bid_price", "ask_price", "funding_rate")
+    channel = {"type": "snapshot", "channel": "price:BTCUSDT", "epoch": "a", "seq": 1, "age_ms": 0, "stale": False}
+    price = dict(zip(names, twin.at(PRICE, at_ms), strict=True))
+    market = dict(zip(MARKET_SHOWN, twin.at(PRICE._replace(kind="market"), at_ms), strict=True))
+    return {**channel, "timestamp_ms": at_ms, "symbol": "BTCUSDT", **price, **market, **changes}
+
+
+@pytest.mark.parametrize(
+    ("at_ms", "changes", "says"),
+    [
+        (500, {"last_price": "1.5"}, "never"),
+        (-1500, {"timestamp_ms": NOW_MS + 500}, "ms before its age says"),
+        (-200, {"timestamp_ms": NOW_MS + 10, "age_ms": 5}, "went back"),
+        (-200, {"timestamp_ms": NOW_MS + 10, "age_ms": 210}, "got older by 200 ms"),
+        (500, {"timestamp_ms": NOW_MS + 4000, "age_ms": 3500}, "not stale"),
+        (500, {"age_ms": None, "stale": True}, "absent"),
+        (500, {"seq": 1}, "seq 1 after 1"),
+        (500, {"epoch": "b"}, "seq"),
+    ],
+)
+def test_what_onlookers_object_to(twin: Twin, at_ms: int, changes: dict[str, Any], says: str) -> None:
+    """Each thing that a snapshot may not do is noticed, beside what has been shown before."""
+    onlooker = Onlooker("it", "/ws", twin, say=None, patience=1.0)
+    onlooker.take(price_at(twin, NOW_MS))
+    onlooker.take(price_at(twin, NOW_MS + 400, seq=2))
+    assert onlooker.objections == []
+    onlooker = Onlooker("it", "/ws", twin, say=None, patience=1.0)
+    onlooker.take(price_at(twin, NOW_MS))
+    onlooker.take(price_at(twin, NOW_MS + at_ms, **{"seq": 2, **changes}))
+    assert any(says in objection for objection in onlooker.objections), onlooker.objections
+
+
+def test_what_onlookers_know_of_staleness(twin: Twin) -> None:
+    """What is named as stale in a status or a snapshot is so until it is not named any more."""
+    onlooker = Onlooker("it", "/ws", twin, say=None, patience=1.0)
+    onlooker.take(price_at(twin, NOW_MS))
+    assert not onlooker.stale_since
+    onlooker.take({"type": "status", "channel": "price:BTCUSDT", "stale": ["price"]})
+    assert [*onlooker.stale_since] == [("price:BTCUSDT", "price")]
+    onlooker.take(price_at(twin, NOW_MS + 400, seq=2))
+    assert not onlooker.stale_since
+    onlooker.take(price_at(twin, NOW_MS + 400, seq=3, stale=True))
+    assert [*onlooker.stale_since] == [("price:BTCUSDT", "price")]
+    onlooker.take({"type": "status", "channel": "price:BTCUSDT", "stale": []})
+    assert not onlooker.stale_since
+
+
+def test_a_trade_of_the_twin() -> None:
+    """In the millisecond of a trade both are true, what was before it and what is after it; later only that."""
+    twin, position = Twin(7), Piece("position", "BTCUSDT")
+    before = [twin.at(position, at_ms) for at_ms in (NOW_MS, NOW_MS + 1)]
+    twin.trade("BTCUSDT", "Buy", "0.123", NOW_MS)
+    assert twin.at(position, NOW_MS) != before[0]
+    assert twin.when(position, before[0], [NOW_MS]) == NOW_MS
+    assert twin.when(position, twin.at(position, NOW_MS), [NOW_MS]) == NOW_MS
+    assert twin.when(position, before[1], [NOW_MS + 1]) is None
 
 
 def test_whose_connection_it_was() -> None:
