@@ -166,13 +166,13 @@ class Proof:
         await asyncio.sleep(self._options.hold)
         calls = await self._exchange.calls()
         seconds = time.monotonic() - began_at
-        fewest, most = int(seconds / (RECONCILE_S + 1)), seconds / RECONCILE_S + 1
+        fewest, most = int(seconds / (RECONCILE_S + 1)), seconds / RECONCILE_S + self._patience
         self._verdict.add(
             "while they are fresh nobody polls, but for an open position and the wallet of one, at times",
             not (calls["price"] or calls["kline"] or calls["flat position"])
             and fewest <= calls["position"] <= most
             and fewest <= calls["wallet"] <= most
-            and calls.total() / seconds < CALLS_PER_S,
+            and calls.total() < seconds * CALLS_PER_S + self._patience,
             f"{_counted(calls)} in {seconds:.1f} s, {calls.total() / seconds:.2f} a second in all",
         )
 
