@@ -227,7 +227,7 @@ class Proof:
             if time.monotonic() > until_:
                 return
             self._faults += 1
-            if number % self._options.outage_every == 1:
+            if (number - 1) % self._options.outage_every == 0:
                 await self._outage(onlookers, *next(outages))
             await self._exchange.break_streams(*faults)
             await asyncio.sleep(self._options.fault)

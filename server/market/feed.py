@@ -229,7 +229,7 @@ class Feed:
         if self.reading is None and not _is_complete(reading.value):
             return self._miss(reading)
         self._drift.pushed(reading)
-        unnamed_as_of = min(self.as_of, reading.asked_at)
+        as_of = self.as_of
         try:
             whole = laid_over(self.reading, reading, self.topic)
         except DoesNotFollow as why:
@@ -239,8 +239,9 @@ class Feed:
         self._is_whole = self._is_whole or (self._line is not None and says_all)
         if whole is None:
             return self._miss(reading) if isinstance(reading.value, Wallet) else False
-        # What begins to move is no longer confirmed by the line: what that has confirmed so far must not be forgotten.
-        self._take(whole if whole.asked_at >= unnamed_as_of else whole.confirmed(unnamed_as_of))
+        # By the exchange's order it came after all that was known, whatever clocks make of that. And what begins to
+        # move is no longer confirmed by the line: what that has confirmed so far must not be forgotten.
+        self._take(whole if whole.asked_at >= as_of else whole.confirmed(as_of))
         return True
 
     def _miss(self, reading: Reading[Any]) -> bool:

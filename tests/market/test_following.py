@@ -262,6 +262,16 @@ async def test_what_begins_to_move_is_no_older_for_it(world: World, topic: Topic
     assert world.feeds.feed(topic).as_of == world.clock()
 
 
+async def test_misjudged_clock_makes_nothing_older(world: World) -> None:
+    """A push that is later by the exchange's clock is no older than what it replaces, whatever ours makes of that."""
+    await world.called(PRICE)
+    now = world.clock()
+    reading = Reading(ticker("2"), now - 0.03, now, world.now_ms + 1, Source.PUSH)
+    world.following.push(PRICE, reading)
+    assert world.value(PRICE) == ticker("2")
+    assert world.feeds.feed(PRICE).as_of == now
+
+
 @pytest.mark.parametrize("topic", [POSITION, WALLET, PRICE])
 async def test_what_is_still_is_hardly_called_for(world: World, topic: Topic) -> None:
     """What cannot change unsaid is asked for once a minute, to see that streams are right."""
