@@ -212,7 +212,7 @@ def _computed(held: Candles, asked: Asked) -> tuple[Candles, Computed]:
     candles = without_forming(candles) if asked.is_closed else candles
     computed: Computed | None = held.computed.get(asked)
     if computed is None:
-        if len(held.computed) >= MEMO_ENTRIES * DEPTH // depth:
+        if len(held.computed) >= MEMO_ENTRIES * DEPTH // asked.depth:
             held.computed.clear()
         computed = held.computed[asked] = compute(candles, asked.questions, chart=asked.chart)
     return candles, computed

@@ -104,9 +104,10 @@ async def test_names_look_as_far_back_as_they_need(start_gateway: StartGateway, 
     slow = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=ema:200")
     rows = await deep(exchange, "60", 5000)
     close = np.array([float(row[4]) for row in rows])
-    assert slow["candle_count"] == len(rows) == 5000
-    assert slow["data"]["ema:200"] == pytest.approx(talib.EMA(close, 200)[-1], rel=1e-12)
-    assert slow["data"]["ema:200"] == pytest.approx(talib.EMA(close[900:], 200)[-1], rel=1e-9)
+    assert len(rows) == 5000
+    assert slow["candle_count"] == 3000
+    assert slow["data"]["ema:200"] == pytest.approx(talib.EMA(close[-3000:], 200)[-1], rel=1e-12)
+    assert slow["data"]["ema:200"] == pytest.approx(talib.EMA(close, 200)[-1], rel=1e-9)
     quick = await ask(gateway, "/indicators/BTCUSDT?interval=60&names=ema:20")
     assert quick["candle_count"] == 1000
     assert quick["data"]["ema:20"] == pytest.approx(talib.EMA(close[-1000:], 20)[-1], rel=1e-12)

@@ -82,7 +82,7 @@ async def test_a_refused_key(start_gateway: StartGateway, exchange: Exchange) ->
 async def test_candles_are_counted(start_gateway: StartGateway) -> None:
     """How much is held of candles, and how often each kind of call was made for them."""
     gateway = await start_gateway()
-    for path in ("/klines/BTCUSDT", "/klines/ETHUSDT", "/indicators/BTCUSDT?names=ema:50"):
+    for path in ("/klines/BTCUSDT", "/klines/ETHUSDT", "/indicators/BTCUSDT?names=ema:100"):
         async with gateway.get(path, params={"max_age_ms": "60000"}) as response:
             assert response.status == 200
     async with gateway.get("/health") as response:

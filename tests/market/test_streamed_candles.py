@@ -168,7 +168,7 @@ async def test_stream_keeps_deep_histories(start_gateway: StartGateway, exchange
     gateway = await start(start_gateway, exchange)
     await kept(gateway)
     first = (await ask(gateway, CANDLES))["candles"][-1][0]
-    path = "/indicators/BTCUSDT?interval=1&names=ema:200"
+    path = "/indicators/BTCUSDT?interval=1&names=ema:500"
     assert (await ask(gateway, path))["candle_count"] == 5000
 
     async def has_grown() -> bool:
@@ -186,7 +186,7 @@ async def test_stream_keeps_deep_histories(start_gateway: StartGateway, exchange
     assert reading.value.rows == tuple(rows)
     assert gateway.app[FEEDS].feed(TOPIC).is_kept
     close = np.array([float(row[4]) for row in rows])
-    assert (await ask(gateway, path))["data"]["ema:200"] == float(talib.EMA(close, 200)[-1])
+    assert (await ask(gateway, path))["data"]["ema:500"] == float(talib.EMA(close, 500)[-1])
 
 
 async def test_pushes_of_one_moment_have_tags_of_their_own(start_gateway: StartGateway, exchange: Exchange) -> None:

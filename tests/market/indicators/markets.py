@@ -10,6 +10,7 @@ from talib import abstract
 from server.market.indicators import parse_names
 from server.market.indicators.prices import charted
 from server.models import Candles
+from server.rows import Rows
 
 Array = NDArray[np.float64]
 
@@ -34,8 +35,9 @@ def market(length: int = 1000, *, seed: int = 1, step_ms: int = 240 * MINUTE_MS,
 
 def candles_of(times: Any, opens: Array, high: Array, low: Array, close: Array, volume: Array) -> Candles:
     """Candles with these columns; their rows are empty, for no indicator reads them."""
-    row = ("", "", "", "", "", "", "")
-    return Candles((row,) * len(close), np.asarray(times), opens, high, low, close, volume, last_closed=True)
+    rows = Rows.of([("", "", "", "", "", "", "")] * len(close))
+    columns = (opens, high, low, close, volume)
+    return Candles(rows, np.asarray(times), *columns, last_closed=True, depth=len(close))
 
 
 def part(candles: Candles, window: slice) -> Candles:
