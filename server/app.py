@@ -10,7 +10,7 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
-from .api import catalogue, keys, rest, system, ws
+from .api import catalogue, cors, keys, rest, system, ws
 from .api.auth import Access
 from .api.load import Load
 from .api.middlewares import guarding, limiting, tracing
@@ -68,6 +68,7 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
     app.cleanup_ctx.extend((_client, _feeds, _history, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)
+    app.on_response_prepare.append(cors.mark)
     return app
 
 

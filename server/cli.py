@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from . import __version__, telemetry
+from .access.tokens import make_token
 from .configuration import DEFAULT_CONFIG, ConfigurationError, describe, load
 from .errors import TradingKeyRefused
 from .loops import loop_factory
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if arguments.post is not None:
         return work(arguments.post)
+    if arguments.command == "token":
+        return show_token()
     given = {name: getattr(arguments, name) for name in ("profile", "host", "port", "workers")}
     present = {name: value for name, value in given.items() if value is not None}
     read = functools.partial(load, present, os.environ, arguments.config)
@@ -54,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="run.py", description="The gateway between a Bybit account and its readers.")
+    parser.add_argument("command", nargs="?", choices=("token",), help="make a token, show it with its hash, and exit")
     parser.add_argument("--profile", metavar="P", help="development or production (APP_ENV)")
     parser.add_argument("--config", metavar="F", type=Path, help="the settings file (config.toml beside run.py)")
     parser.add_argument("--host", metavar="H", help="the address to listen on (HOST)")
@@ -72,8 +76,16 @@ def run(settings: Settings, read: Callable[[], Settings], *, watched: Path | Non
     With a configuration file to be `watched`, changes of it and of the code are reloads too.
     """
     if not _needs_supervisor(settings, watched):
-        return _logged(settings, lambda logs: _alone(settings, logs))
+        return _logged(settings, lambda logs: _alone(settings, read, logs))
     return _logged(settings, lambda logs: _supervised(settings, read, watched, logs))
+
+
+def show_token() -> int:
+    """Make a token and print it, once, with the line for config.toml; gives the exit code."""
+    made = make_token()
+    print(f"token: {made.token}")
+    print(f'tokens = ["sha256:{made.hash}"]')
+    return 0
 
 
 def work(descriptor: int) -> int:
@@ -117,13 +129,13 @@ def _is_any_call_hanging() -> bool:
     return any(thread.is_alive() for thread in calls)
 
 
-def _alone(settings: Settings, logs: telemetry.LogWriter) -> int:
+def _alone(settings: Settings, read: Callable[[], Settings], logs: telemetry.LogWriter) -> int:
     try:
         listener = bind(settings)
     except OSError as error:
         return _cannot_listen(settings, error)
     with contextlib.closing(listener), Companion() as companion:
-        return _serve(companion.pointed(settings), [listener], logs)
+        return _serve(companion.pointed(settings), [listener], logs, read=read)
 
 
 def _supervised(
@@ -131,7 +143,7 @@ def _supervised(
 ) -> int:
     if sys.platform == "win32":
         log.warning("no_supervisor", detail="sockets cannot be passed to workers here: one process serves, unreloaded")
-        return _alone(settings, logs)
+        return _alone(settings, read, logs)
     try:
         listeners = bind_each(settings)
     except OSError as error:
@@ -158,7 +170,12 @@ def _cannot_listen(settings: Settings, error: OSError) -> int:
 
 
 def _serve(
-    settings: Settings, listeners: Sequence[socket.socket], logs: telemetry.LogWriter, post: Post | None = None
+    settings: Settings,
+    listeners: Sequence[socket.socket],
+    logs: telemetry.LogWriter,
+    post: Post | None = None,
+    *,
+    read: Callable[[], Settings] | None = None,
 ) -> int:
     from . import worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
 
@@ -169,7 +186,9 @@ def _serve(
     worker.calm_garbage_collector()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            runner.run(worker.serve(settings, listeners, last_words=last_words, protect=logs.protect, post=post))
+            runner.run(
+                worker.serve(settings, listeners, last_words=last_words, protect=logs.protect, post=post, read=read)
+            )
     except KeyboardInterrupt:
         pass
     except TradingKeyRefused:

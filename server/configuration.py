@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import enum
-import hashlib
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from .access.tokens import SHORTEST, clashes_of, faults_of, hash_of
 from .settings import Environment, LogFormat, Profile, Secret, Settings
 
 Key = tuple[str, str]
@@ -88,6 +88,8 @@ VARIABLES: dict[str, Key] = {  # of two names for one setting the later wins
     **{f"GATEWAY__{section}__{key}".upper(): (section, key) for section, keys in KEYS.items() for key in keys},
 }
 FILE_VARIABLES: dict[str, str] = {f"{name}_FILE": name for name, key in VARIABLES.items() if key in SECRETS}
+JSON_LISTS: dict[Key, Any] = {TOKENS: list[str | dict[str, Any]]}
+"""What a list may hold that is given as JSON; others hold text."""
 ORDERED: tuple[tuple[Key, Key], ...] = (
     (("freshness", "max_age_s"), ("freshness", "stale_after_s")),
     (("websocket", "min_interval_s"), ("websocket", "max_interval_s")),
@@ -157,6 +159,7 @@ def load(arguments: Mapping[str, object], environ: Mapping[str, str], config_pat
             continue
         values[given.key], places[given.key] = value, given.place
         if given.key == PLAIN_TOKENS:
+            _check_length(given, value, problems)
             values[TOKENS], places[TOKENS] = _hashes(value), given.place
     if ENVIRONMENT not in places and API_KEY in places:
         values[ENVIRONMENT] = Environment.MAINNET
@@ -294,11 +297,36 @@ def _checked(given: Given, problems: Problems) -> object | None:
     """Give the value in its own type, or None after noting that it is not allowed."""
     kind = TYPES[given.key]
     try:
-        value: object = msgspec.convert(_prepared(given), kind, strict=not given.is_text, dec_hook=_secret)
+        prepared = _prepared(given)
+        if given.key == TOKENS and _has_faulty_tables(given, prepared, problems):
+            return None
+        value: object = msgspec.convert(prepared, kind, strict=not given.is_text, dec_hook=_secret)
     except ValueError:
         problems.reject(given, _allowed(inspect.type_info(kind)))
         return None
     return value
+
+
+def _has_faulty_tables(given: Given, tokens: object, problems: Problems) -> bool:
+    """Whether a token's table is wrong; each mistake is noted by its place, without any value."""
+    items = enumerate(tokens, 1) if isinstance(tokens, list) else ()
+    faults = [
+        f"{given.place}: token {number}: {fault}"
+        for number, item in items
+        if isinstance(item, dict)
+        for fault in faults_of(item)
+    ]
+    for fault in faults:
+        problems.add(fault, TOKENS)
+    return bool(faults)
+
+
+def _check_length(given: Given, tokens: object, problems: Problems) -> None:
+    assert isinstance(tokens, tuple)
+    if any(len(token.reveal()) < SHORTEST for token in tokens):
+        made = "`python run.py token` makes one"
+        text = f"{given.place}: a token is too short to be safe; allowed: at least {SHORTEST} characters ({made})"
+        problems.add(text, PLAIN_TOKENS)
 
 
 def _prepared(given: Given) -> object:
@@ -306,13 +334,25 @@ def _prepared(given: Given) -> object:
     kind, value = TYPES[given.key], given.value
     if isinstance(inspect.type_info(kind), inspect.VarTupleType) and isinstance(value, str) and given.is_text:
         is_json = value.startswith("[")
-        items = msgspec.json.decode(value, type=list[str]) if is_json else re.split(r"[,\n]", value)
-        value = [item.strip() for item in items if item.strip()]
+        items = (
+            msgspec.json.decode(value, type=JSON_LISTS.get(given.key, list[str]))
+            if is_json
+            else re.split(r"[,\n]", value)
+        )
+        value = [item.strip() if isinstance(item, str) else item for item in items]
+        value = [item for item in value if item]
     if isinstance(kind, enum.EnumType) and isinstance(value, str):
         return value.lower()
     if given.key[0] == "auth" and given.key != PLAIN_TOKENS and isinstance(value, list):
-        return [item.lower().removeprefix("sha256:").rstrip("/") if isinstance(item, str) else item for item in value]
+        return [_lowered(item) for item in value]
     return value
+
+
+def _lowered(item: object) -> object:
+    """An origin, a host or a hash, or a token's table with its hash, in the one spelling that counts."""
+    if isinstance(item, str):
+        return item.lower().removeprefix("sha256:").rstrip("/")
+    return {**item, "hash": _lowered(item["hash"])} if isinstance(item, dict) and "hash" in item else item
 
 
 def _secret(_kind: type, value: object) -> Secret:
@@ -323,7 +363,7 @@ def _secret(_kind: type, value: object) -> Secret:
 
 def _hashes(tokens: object) -> tuple[str, ...]:
     assert isinstance(tokens, tuple)
-    return tuple(hashlib.sha256(token.reveal().encode()).hexdigest() for token in tokens)
+    return tuple(hash_of(token.reveal()) for token in tokens)
 
 
 def _assembled(profile: Profile, values: Mapping[Key, object]) -> Settings:
@@ -357,6 +397,12 @@ def _refusals(settings: Settings, places: Mapping[Key, str]) -> Iterator[tuple[t
         (PROFILE, TOKENS, PLAIN_TOKENS, HOST, ENVIRONMENT, API_KEY, API_SECRET),
         not production and settings.exposes_account,
         f"{places.get(HOST, 'server.host')}: others could read a real account without a token; {tokens}, or 127.0.0.1",
+    )
+    clashes = ", ".join(clashes_of(settings.auth.entries))
+    yield (
+        (TOKENS, PLAIN_TOKENS),
+        bool(clashes),
+        f"{places.get(TOKENS)}: named twice or with two names: {clashes}; allowed: one name for each token",
     )
     url = settings.bybit.rest_url
     yield (
@@ -392,7 +438,8 @@ def _allowed(kind: inspect.Type) -> str:
         case inspect.Metadata(type=inner, extra_json_schema=extra):
             return str(extra["description"]) if extra else _allowed(inner)
         case inspect.UnionType(types=types):
-            return next(_allowed(inner) for inner in types if not isinstance(inner, inspect.NoneType))
+            named = (inspect.NoneType, inspect.StructType)
+            return next(_allowed(inner) for inner in types if not isinstance(inner, named))
         case inspect.VarTupleType(item_type=item):
             return f"a list, each item {_allowed(item)}"
         case inspect.IntType(ge=low, le=high):

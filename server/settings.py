@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
+from .access.tokens import TokenEntry, TokenHash, entry_of
+
 
 class Profile(enum.StrEnum):
     """Where the gateway runs; it chooses the defaults of host, exchange and log format."""
@@ -99,7 +101,6 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 Seconds = Annotated[float, Meta(ge=0.01, le=3600)]
 HOST_AND_PORT = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?"
 HostName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:%-]+\Z", description="an address or a host name")]
-TokenHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z", description="a SHA-256 in 64 hexadecimal digits")]
 Origin = Annotated[str, Meta(pattern=rf"^https?://{HOST_AND_PORT}\Z", description="an origin like https://my.domain")]
 HostHeader = Annotated[
     str, Meta(pattern=rf"^{HOST_AND_PORT}\Z", description="a host name, with :port if only that port is meant")
@@ -186,10 +187,16 @@ class IndicatorSettings(Struct, frozen=True, kw_only=True):
 class AuthSettings(Struct, frozen=True, kw_only=True):
     """Who may ask. Only hashes of tokens are kept; `token_secrets` are the plain ones that the logs must not show."""
 
-    tokens: tuple[TokenHash, ...] = ()
+    tokens: tuple[TokenHash | TokenEntry, ...] = ()
     origins: tuple[Origin, ...] = ()
+    cors_origins: tuple[Origin, ...] = ()
     hosts: tuple[HostHeader, ...] = ()
     token_secrets: tuple[Secret, ...] = ()
+
+    @property
+    def entries(self) -> tuple[TokenEntry, ...]:
+        """The tokens as tables, with names and rights."""
+        return tuple(map(entry_of, self.tokens))
 
 
 class LogSettings(Struct, frozen=True, kw_only=True):

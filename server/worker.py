@@ -12,18 +12,21 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from . import __version__
 from .api.keys import CLIENT, FEEDS, LOAD, SETTINGS
 from .api.load import Load
+from .api.revocation import apply
 from .api.ws import drain, spread_s
 from .app import create_app
+from .configuration import ConfigurationError
 from .errors import ExchangeError
 from .processes.doors import SETTLE_S, Doors
 from .processes.listeners import address_of, tune
-from .processes.post import Accept, Alive, Draining, Order, Post, Rekey, Rekeyed, Release
-from .settings import Secret, Settings
+from .processes.post import Accept, Alive, Draining, Order, Post, Readmit, Rekey, Rekeyed, Release
+from .settings import AuthSettings, Secret, Settings
 from .telemetry import get_logger
 
 if sys.platform != "win32":
@@ -81,10 +84,12 @@ async def serve(
     last_words: Callable[[], object],
     protect: Callable[[Iterable[Secret]], None] = lambda _: None,
     post: Post | None = None,
+    read: Callable[[], Settings] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, or until the supervisor of `post` is gone, then drain and return.
 
-    Without a `post` this process is the whole gateway, on the first listener. A drain that takes longer than
+    Without a `post` this process is the whole gateway, on the first listener; SIGHUP then has it `read` the settings
+    anew, and go by those of who may ask, and by no others. A drain that takes longer than
     `server.shutdown_s` ends the process after `last_words`; after SIGINT it is a short one. `protect` is told of
     secrets that come later. Raises TradingKeyRefused where the key must not be used.
     """
@@ -103,13 +108,18 @@ async def serve(
     if post is not None:
         args = post, settings.server.shutdown_s, last_words
         threading.Thread(target=_outlive_supervisor, args=args, name="supervisor-watch", daemon=True).start()
-    with _stopped_by_signals(stop, is_supervised=post is not None):
+    hung_up = asyncio.Event()
+    with _stopped_by_signals(stop, hung_up, is_supervised=post is not None):
         await _set_up(runner)
         try:
             tune(listeners[own], settings)
             doors.open(own)
             _log_start(settings, address_of(listeners[own]), runner.app[LOAD])
-            await _until(stop, post, Obedience(runner, doors, protect))
+            obedience = Obedience(runner, doors, protect)
+            if post is None:
+                await _until_alone(stop, hung_up, obedience, read)
+            else:
+                await _until(stop, post, obedience)
         finally:
             is_hurried = not stop.done() or stop.result()
             await _leave(runner, doors, settings.server.shutdown_s, last_words, post, is_hurried=is_hurried)
@@ -131,7 +141,14 @@ class Obedience(NamedTuple):
                 self.doors.leave(listener)
             case Rekey(number, api_key, api_secret):
                 return Rekeyed(number, await self._rekey(api_key, api_secret))
+            case Readmit(auth):
+                await self.readmit(auth)
         return None
+
+    async def readmit(self, auth: AuthSettings) -> None:
+        """Admit by `auth` from now on."""
+        self.protect(auth.token_secrets)
+        await apply(self.runner.app, auth)
 
     async def _rekey(self, api_key: Secret, api_secret: Secret) -> bool:
         self.protect((api_key, api_secret))
@@ -145,11 +162,42 @@ class Obedience(NamedTuple):
         return True
 
 
-async def _until(stop: Stop, post: Post | None, obedience: Obedience) -> None:
-    """Wait for the end, meanwhile doing what the supervisor says."""
-    if post is None:
-        await stop
+async def _until_alone(
+    stop: Stop, hung_up: asyncio.Event, obedience: Obedience, read: Callable[[], Settings] | None
+) -> None:
+    """Wait for the end, meanwhile going by other tokens whenever somebody hangs up."""
+    task = asyncio.create_task(_reread(hung_up, obedience, read), name="tokens")
+    await asyncio.shield(stop)
+    task.cancel()
+    await asyncio.wait({task})
+
+
+async def _reread(hung_up: asyncio.Event, obedience: Obedience, read: Callable[[], Settings] | None) -> None:
+    while read is not None:
+        await hung_up.wait()
+        hung_up.clear()
+        try:
+            await _readmit(obedience, await asyncio.to_thread(read))
+        except ConfigurationError as error:
+            for text in error.errors:
+                log.error("reload_refused", detail=text)
+        except Exception:
+            log.exception("reload_crashed")
+
+
+async def _readmit(obedience: Obedience, loaded: Settings) -> None:
+    """Go by the loaded settings of who may ask; the rest waits for a restart."""
+    running = obedience.runner.app[SETTINGS]
+    if msgspec.structs.replace(running, auth=loaded.auth).exposes_account:
+        log.error("reload_refused", detail="others could read a real account without a token at the host that stays")
         return
+    await obedience.readmit(loaded.auth)
+    if msgspec.structs.replace(loaded, auth=running.auth, bybit=running.bybit) != running:
+        log.warning("reload_leaves_out", detail="one process without a supervisor takes only [auth] anew: restart it")
+
+
+async def _until(stop: Stop, post: Post, obedience: Obedience) -> None:
+    """Wait for the end, meanwhile doing what the supervisor says."""
     hang_s = obedience.runner.app[SETTINGS].server.hang_s
     tasks = {
         asyncio.create_task(_obey(post, obedience, stop), name="orders"),
@@ -254,7 +302,7 @@ def _wish(stop: Stop, *, is_hurried: bool) -> None:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(stop: Stop, *, is_supervised: bool) -> Iterator[None]:
+def _stopped_by_signals(stop: Stop, hung_up: asyncio.Event, *, is_supervised: bool) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     wishes = {
         signal.SIGTERM: functools.partial(_wish, stop, is_hurried=False),
@@ -265,7 +313,7 @@ def _stopped_by_signals(stop: Stop, *, is_supervised: bool) -> Iterator[None]:
             signal.signal(number, lambda *_, wish=wish: loop.call_soon_threadsafe(wish))
         yield
         return
-    wishes[signal.SIGHUP] = functools.partial(_hung_up, stop, is_supervised=is_supervised)
+    wishes[signal.SIGHUP] = functools.partial(_hang_up, stop, hung_up, is_supervised=is_supervised)
     for number, wish in wishes.items():
         loop.add_signal_handler(number, wish)
     yield
@@ -273,14 +321,17 @@ def _stopped_by_signals(stop: Stop, *, is_supervised: bool) -> Iterator[None]:
         loop.remove_signal_handler(number)
 
 
-def _hung_up(stop: Stop, *, is_supervised: bool) -> None:
-    """SIGHUP: a worker leaves it to its supervisor; a gateway of one process ends with its terminal, if it has one."""
+def _hang_up(stop: Stop, hung_up: asyncio.Event, *, is_supervised: bool) -> None:
+    """SIGHUP: a worker leaves it to its supervisor; a gateway of one process ends with its terminal, if it has one.
+
+    Without one it reads anew who may ask.
+    """
     if is_supervised:
         return
     if os.isatty(0):
         _wish(stop, is_hurried=False)
     else:
-        log.warning("reload_ignored", detail="one process without a supervisor cannot reload: restart it")
+        hung_up.set()
 
 
 class HardDeadline:

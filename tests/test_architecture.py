@@ -11,7 +11,9 @@ SERVER = Path(__file__).parents[1] / "server"
 FLOORS = [
     {"__init__"},
     {"rows"},
-    {"errors", "models", "settings"},
+    {"errors", "models"},
+    {"access"},
+    {"settings"},
     {"configuration", "loops", "redaction"},
     {"telemetry"},
     {"bybit", "market", "processes", "realtime"},

@@ -1,6 +1,7 @@
 """The command line, from outside: start, settings, signals, secrets, and an end that hangs on nothing."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -87,6 +88,19 @@ async def test_version_and_check() -> None:
     assert "canary" not in out
 
 
+async def test_token_makes_one() -> None:
+    """`token` prints a token and the line with its hash, each time another one, and reads no settings."""
+    seen = set()
+    for _ in range(2):
+        code, out, err = await output("token", PORT="high")
+        assert (code, err) == (0, "")
+        first, second = out.splitlines()
+        token = first.removeprefix("token: ")
+        assert second == f'tokens = ["sha256:{hashlib.sha256(token.encode()).hexdigest()}"]'
+        seen.add(token)
+    assert len(seen) == 2
+
+
 async def test_every_error_at_once() -> None:
     """Bad settings are all named, with what is allowed, and exit with 2 and no traceback."""
     code, out, err = await output("--workers", "0", PORT="high", GATEWAY__SERVER__PROT="1", REDIS_URL="redis://x")
@@ -114,12 +128,16 @@ async def test_production_refuses_to_start_open() -> None:
 
 async def test_production_runs_with_tokens(exchange: Exchange) -> None:
     """Production with a token serves it, logs JSON, and lets nobody else in."""
-    environment = keys(exchange) | {"APP_ENV": "production", "GATEWAY_TOKENS": "canary-token-1", "HOST": "127.0.0.1"}
+    environment = keys(exchange) | {
+        "APP_ENV": "production",
+        "GATEWAY_TOKENS": "canary-token-1-of-ours",
+        "HOST": "127.0.0.1",
+    }
     del environment["BYBIT_API_KEY"], environment["BYBIT_API_SECRET"]
     async with running(**environment) as gateway, aiohttp.ClientSession(gateway.url) as http:
         async with http.get("/price/BTCUSDT") as response:
             assert response.status == 401
-        async with http.get("/price/BTCUSDT", headers={"Authorization": "Bearer canary-token-1"}) as response:
+        async with http.get("/price/BTCUSDT", headers={"Authorization": "Bearer canary-token-1-of-ours"}) as response:
             assert response.status == 200
         assert await gateway.end() == 0
         assert any("market_data_only" in line for line in gateway.lines)
@@ -127,11 +145,11 @@ async def test_production_runs_with_tokens(exchange: Exchange) -> None:
 
 def production(exchange: Exchange, **environment: str) -> dict[str, str]:
     """The environment of a gateway in production on the test's exchange."""
-    return keys(exchange) | {"GATEWAY_TOKENS": "canary-token-3", "HOST": "127.0.0.1"} | environment
+    return keys(exchange) | {"GATEWAY_TOKENS": "canary-token-3-of-ours", "HOST": "127.0.0.1"} | environment
 
 
 TRADING = {"BYBIT_API_KEY": TRADING_KEY, "BYBIT_API_SECRET": TRADING_SECRET}
-HEADERS = {"Authorization": "Bearer canary-token-3"}
+HEADERS = {"Authorization": "Bearer canary-token-3-of-ours"}
 
 
 async def test_production_refuses_a_trading_key(exchange: Exchange) -> None:
@@ -191,9 +209,9 @@ async def test_nothing_tells_whose_key_it_is(exchange: Exchange, read_only: int)
 async def test_no_secret_reaches_the_log(exchange: Exchange) -> None:
     """Keys and tokens appear in no line at any level, whatever fails, and in no answer."""
     names = ("BYBIT_API_KEY", "BYBIT_API_SECRET", "GATEWAY_TOKENS")
-    canaries = dict(zip(names, ("canary-key-2", "canary-secret-2", "canary-token-2"), strict=True))
+    canaries = dict(zip(names, ("canary-key-2", "canary-secret-2", "canary-token-2-of-ours"), strict=True))
     environment = keys(exchange) | canaries | {"LOG_LEVEL": "debug", "GATEWAY__BYBIT__CALL_TIMEOUT_S": "0.3"}
-    headers = {"Authorization": "Bearer canary-token-2"}
+    headers = {"Authorization": "Bearer canary-token-2-of-ours"}
     async with running(**environment) as gateway, aiohttp.ClientSession(gateway.url, headers=headers) as http:
         answers = [await (await http.get(path)).text() for path in ("/balance", "/positions", "/health", "/nothing")]
         refusal = {"ret_code": 1, "ret_msg": "canary-secret-2"}
@@ -201,7 +219,7 @@ async def test_no_secret_reaches_the_log(exchange: Exchange) -> None:
             await exchange.fault("*", **fault)
             answers += [await (await http.get(path)).text() for path in ("/balance", "/price/BTCUSDT?max_age_ms=0")]
             await exchange.heal()
-        async with http.ws_connect("/ws/positions/BTCUSDT?token=canary-token-2") as ws:
+        async with http.ws_connect("/ws/positions/BTCUSDT?token=canary-token-2-of-ours") as ws:
             assert (await closing(ws))[0] == 4400
         async with http.ws_connect("/ws/positions/BTCUSDT") as ws:
             answers.append(str(await receive(ws, "status")))

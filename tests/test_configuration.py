@@ -12,13 +12,15 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from server.access.tokens import TokenEntry
 from server.configuration import DEFAULT_CONFIG, KEYS, SECRETS, ConfigurationError, cpus, describe, load
 from server.settings import Environment, LogFormat, LogLevel, Profile, Settings
 
 CANARY = "canary-7f3a91c0"
 PAIR = {"BYBIT_API_KEY": "key-of-mine", "BYBIT_API_SECRET": CANARY}
-PRODUCTION = {"APP_ENV": "production", "GATEWAY_TOKENS": "a-token-of-mine"}
+PRODUCTION = {"APP_ENV": "production", "GATEWAY_TOKENS": "a-token-of-my-own"}
 HASH = "ab" * 32
+OTHER = "cd" * 32
 
 Load = Callable[..., Settings]
 
@@ -136,7 +138,7 @@ def test_short_variables(loaded: Load) -> None:
             "BYBIT_ENVIRONMENT": "testnet",
             "BYBIT_REST_URL": "https://rest.example",
             "BYBIT_STREAM_URL": "wss://stream.example",
-            "GATEWAY_TOKENS": "one-token, two-token,",
+            "GATEWAY_TOKENS": "one-token-of-ours, two-token-of-ours,",
             **PAIR,
         }
     )
@@ -144,8 +146,14 @@ def test_short_variables(loaded: Load) -> None:
     assert (settings.log.level, settings.log.format) == (LogLevel.DEBUG, LogFormat.JSON)
     assert settings.bybit.environment is Environment.TESTNET
     assert (settings.rest_url, settings.private_stream_url) == ("https://rest.example", "wss://stream.example")
-    assert settings.auth.tokens == tuple(hashlib.sha256(token).hexdigest() for token in (b"one-token", b"two-token"))
-    assert {secret.reveal() for secret in settings.secrets} == {"one-token", "two-token", *PAIR.values()}
+    assert settings.auth.tokens == tuple(
+        hashlib.sha256(token).hexdigest() for token in (b"one-token-of-ours", b"two-token-of-ours")
+    )
+    assert {secret.reveal() for secret in settings.secrets} == {
+        "one-token-of-ours",
+        "two-token-of-ours",
+        *PAIR.values(),
+    }
 
 
 def test_workers_wins_over_uvicorn_workers(loaded: Load) -> None:
@@ -226,6 +234,7 @@ max_results = 1
 max_names = 1
 [auth]
 origins = ["https://a.example", "http://localhost:3000"]
+cors_origins = ["https://c.example"]
 hosts = ["a.example", "b.example:8000"]
 [log]
 level = "error"
@@ -258,7 +267,58 @@ def test_hashes_of_tokens_in_the_file(loaded: Load) -> None:
     toml = f'[auth]\ntokens = ["sha256:{HASH}", "{HASH.upper()}"]\n'
     assert loaded(toml).auth.tokens == (HASH, HASH)
     assert loaded(environ={"GATEWAY__AUTH__TOKENS": f"sha256:{HASH}"}).auth.tokens == (HASH,)
-    assert loaded(toml, {"GATEWAY_TOKENS": "plain"}).auth.tokens == (hashlib.sha256(b"plain").hexdigest(),)
+    assert loaded(toml, {"GATEWAY_TOKENS": "a-plain-token-of-ours"}).auth.tokens == (
+        hashlib.sha256(b"a-plain-token-of-ours").hexdigest(),
+    )
+
+
+def test_tables_of_tokens_in_the_file(loaded: Load) -> None:
+    """A token may have a name, scopes and symbols of its own; the environment gives the same as JSON."""
+    toml = f'[auth]\ntokens = ["{HASH}", {{ name = "dash", hash = "sha256:{OTHER.upper()}", symbols = ["BTC*"] }}]\n'
+    dash = TokenEntry(name="dash", hash=OTHER, symbols=("BTC*",))
+    settings = loaded(toml)
+    assert settings.auth.tokens == (HASH, dash)
+    assert [entry.name for entry in settings.auth.entries] == [HASH[:8], "dash"]
+    text = f'["{HASH}", {{"name": "dash", "hash": "{OTHER}", "symbols": ["BTC*"]}}]'
+    assert loaded(environ={"GATEWAY__AUTH__TOKENS": text}).auth == settings.auth
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        ('{ name = "a" }', "token 1: hash is missing; allowed: sha256: and 64 hexadecimal digits"),
+        (f'"{HASH}", {{ name = "a", hash = "plain" }}', "token 2: hash is not allowed as it stands; allowed: sha256:"),
+        (
+            f'{{ name = "a", hash = "{HASH}", scopes = ["all"] }}',
+            "allowed: a list of at least one of positions, balance",
+        ),
+        (
+            f'{{ name = "a", hash = "{HASH}", symbols = ["btc"] }}',
+            "symbols is not allowed as it stands; allowed: a list",
+        ),
+        (f'{{ name = "a", hash = "{HASH}" }}, {{ name = "a", hash = "{OTHER}" }}', "named twice or with two names: a;"),
+    ],
+)
+def test_mistakes_in_tokens_are_named(errors_of: Errors, tokens: str, says: str) -> None:
+    """Each says which token it is, and what is allowed there; nothing shows a hash or what may be a token."""
+    (error,) = errors_of(f"[auth]\ntokens = [{tokens}]\n")
+    assert error.startswith("config.toml [auth] tokens: ")
+    assert says in error
+    assert HASH not in error
+    assert "plain" not in error
+
+
+@pytest.mark.parametrize("length", [1, 15, 16])
+def test_tokens_of_the_environment_are_long(loaded: Load, length: int) -> None:
+    """Under 16 characters one could be tried out; the error says so, and does not show it."""
+    environ = {"GATEWAY_TOKENS": f"a-good-long-token-of-ours,{'x' * length}"}
+    if length >= 16:
+        assert len(loaded(environ=environ).auth.tokens) == 2
+        return
+    with pytest.raises(ConfigurationError, match="too short to be safe; allowed: at least 16 characters") as refusal:
+        loaded(environ=environ)
+    assert "xx" not in str(refusal.value)
+    assert len(refusal.value.errors) == 1
 
 
 def test_origins_and_hosts_in_one_spelling(loaded: Load) -> None:
@@ -293,7 +353,9 @@ def test_secret_from_a_file(loaded: Load, tmp_path: Path, prefix: str, ending: b
 
 def test_tokens_from_a_file(loaded: Load, tmp_path: Path) -> None:
     """A file of tokens may have one a line."""
-    settings = loaded(environ={"GATEWAY_TOKENS_FILE": secret_file(tmp_path, b"token-a\ntoken-b\n")})
+    settings = loaded(
+        environ={"GATEWAY_TOKENS_FILE": secret_file(tmp_path, b"token-a-of-sixteen\ntoken-b-of-sixteen\n")}
+    )
     assert len(settings.auth.tokens) == 2
 
 
@@ -450,7 +512,7 @@ def test_interval_bounds_in_the_wrong_order(errors_of: Errors) -> None:
 def test_real_account_is_served_where_it_is_safe(loaded: Load) -> None:
     """Keys go without tokens on loopback, and with tokens anywhere; the simulator's keys are nobody's."""
     assert loaded(environ=PAIR).real_account
-    assert loaded(environ={**PAIR, "HOST": "0.0.0.0", "GATEWAY_TOKENS": "a-token"}).real_account
+    assert loaded(environ={**PAIR, "HOST": "0.0.0.0", "GATEWAY_TOKENS": "a-token-of-my-own"}).real_account
     assert not loaded(environ={**PAIR, "HOST": "0.0.0.0", "BYBIT_ENVIRONMENT": "simulator"}).real_account
 
 
@@ -505,9 +567,9 @@ def test_a_known_secret_is_never_echoed(name: str, prefix: str) -> None:
 
 def test_describe_masks_the_secrets(loaded: Load) -> None:
     """The description says that a secret is given, and neither it nor its hash."""
-    settings = loaded(environ={**PAIR, "GATEWAY_TOKENS": "a-token-of-mine"})
+    settings = loaded(environ={**PAIR, "GATEWAY_TOKENS": "a-token-of-my-own"})
     text = describe(settings)
-    for secret in (*PAIR.values(), "a-token-of-mine", *settings.auth.tokens):
+    for secret in (*PAIR.values(), "a-token-of-my-own", *(entry.hash for entry in settings.auth.entries)):
         assert secret not in text
     assert "# api_secret is given: ***" in text
     assert text.startswith("# profile: development\n# exchange: mainnet, at https://api.bybit.com, with keys\n")

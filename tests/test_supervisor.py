@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from server.access.tokens import hash_of
 from server.api.load import Load
 from server.api.ws import spread_s
 from server.processes.listeners import bind_each, close_each
@@ -38,6 +39,9 @@ from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings,
 from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
 from tests.conftest import Exchange, closing, receive
 from tests.processes import GatewayProcess, children_of, gone, keys, launch, running, state_of
+
+KEPT, REVOKED = "a-token-that-is-kept-0123", "a-token-that-is-revoked-0123"
+SOCKET = "/ws/positions/BTCUSDT?interval=60"
 
 Sabotage = Callable[[int | None], dict[str, str]]
 
@@ -462,20 +466,78 @@ async def test_files_that_change_reload(exchange: Exchange, tmp_path: Path) -> N
 
 async def test_reload_is_for_development() -> None:
     """--reload in production is refused in a sentence."""
-    process = await launch("--profile", "production", "--reload", GATEWAY_TOKENS="a-token")
+    process = await launch("--profile", "production", "--reload", GATEWAY_TOKENS="a-token-of-sixteen")
     async with asyncio.timeout(15):
         _, err = await process.communicate()
     assert process.returncode == 2
     assert err.startswith(b"--reload: ")
 
 
-async def test_one_process_cannot_reload(exchange: Exchange) -> None:
-    """SIGHUP without a supervisor and a terminal changes nothing, and says so."""
-    async with running(**keys(exchange)) as gateway:
-        gateway.process.send_signal(signal.SIGHUP)
-        assert (await gateway.line("reload_ignored"))["level"] == "warning"
-        assert (await fresh(gateway.url))["worker"] == {"index": 0, "of": 1}
+async def test_revoked_sockets_end_in_every_worker(exchange: Exchange, tmp_path: Path) -> None:
+    """SIGHUP with nothing new but the tokens: whose is gone gets 4401, nobody else is closed, no worker is replaced."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{KEPT}\n{REVOKED}\n")
+    async with crew(2, **keys(exchange), GATEWAY_TOKENS_FILE=str(tokens)) as gateway:
+        async with aiohttp.ClientSession(gateway.url) as http:
+            kept = [await http.ws_connect(SOCKET, headers=bearer(KEPT)) for _ in range(8)]
+            revoked = [await http.ws_connect(SOCKET, headers=bearer(REVOKED)) for _ in range(8)]
+            for ws in (*kept, *revoked):
+                await receive(ws)
+            pids = gateway.pids()
+            tokens.write_text(KEPT)
+            gateway.process.send_signal(signal.SIGHUP)
+            assert [await closing(ws) for ws in revoked] == [(4401, "the token was revoked")] * 8
+            await gateway.event("reloaded")
+            for ws in kept:
+                await ws.send_json({"op": "ping"})
+                await receive(ws, "pong")
+            assert gateway.pids() == pids
+            os.kill(pids[0], signal.SIGKILL)
+            await gateway.event("worker_ready", worker=0)
+            for _ in range(12):
+                async with aiohttp.ClientSession(gateway.url) as anew:
+                    assert (await anew.get("/livez", headers=bearer(REVOKED))).status == 200
+                    assert (await anew.get("/balance", headers=bearer(REVOKED))).status == 401
+                    assert (await anew.get("/balance", headers=bearer(KEPT))).status == 200
         assert await gateway.end() == 0
+        assert REVOKED not in "".join(gateway.lines)
+
+
+async def test_one_process_takes_the_tokens_only(exchange: Exchange, tmp_path: Path) -> None:
+    """SIGHUP without a supervisor: mistakes change nothing, revoked sockets get 4401, and what is left out is said."""
+    config = tmp_path / "config.toml"
+    dash = f'{{ name = "dash", hash = "sha256:{hash_of(KEPT)}" }}'
+
+    def write(*tokens: str, more: str = "") -> None:
+        config.write_text(f"[auth]\ntokens = [{', '.join(tokens)}]\n{more}")
+
+    write(dash, f'"sha256:{hash_of(REVOKED)}"')
+    async with running("--config", str(config), **keys(exchange)) as gateway:
+        async with aiohttp.ClientSession(gateway.url) as http:
+            kept, revoked = [await http.ws_connect(SOCKET, headers=bearer(token)) for token in (KEPT, REVOKED)]
+            for ws in (kept, revoked):
+                await receive(ws)
+            write('{ name = "dash" }')
+            gateway.process.send_signal(signal.SIGHUP)
+            assert "hash is missing" in (await gateway.line("reload_refused"))["detail"]
+            write(dash, more="[websocket]\ninterval_s = 7.0\n")
+            gateway.process.send_signal(signal.SIGHUP)
+            assert await closing(revoked) == (4401, "the token was revoked")
+            line = await gateway.line("tokens_reloaded")
+            assert (line["added"], line["revoked"], line["changed"]) == ([], [hash_of(REVOKED)[:8]], [])
+            assert (await gateway.line("reload_leaves_out"))["level"] == "warning"
+            await kept.send_json({"op": "ping"})
+            await receive(kept, "pong")
+            await kept.close()
+        assert await gateway.end() == 0
+        ended = [json.loads(line) for line in gateway.lines if '"connection_ended"' in line]
+        assert {(line["token"], line["code"]) for line in ended} == {(hash_of(REVOKED)[:8], 4401), ("dash", 1000)}
+        assert hash_of(KEPT) not in "".join(gateway.lines)
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that shows a token."""
+    return {"Authorization": f"Bearer {token}"}
 
 
 def test_backoff_is_for_the_young() -> None:

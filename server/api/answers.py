@@ -8,7 +8,7 @@ from aiohttp import web
 
 from ..errors import StaleReading
 from ..models import Kind, Part, Reading
-from .keys import SETTINGS
+from .keys import RIGHTS, SETTINGS
 
 encoder = msgspec.json.Encoder()
 
@@ -36,9 +36,10 @@ def answer(
         raise StaleReading(f"the newest reading is {age_ms} ms old and a fresh one was required")
     headers = {"Cache-Control": "no-store"}
     if kind not in PRIVATE_KINDS:
+        question = hash((request.path_qs, request[RIGHTS].symbols)) & 0xFFFFFFFF
         headers = {
             "Cache-Control": "private, no-cache",
-            "ETag": f'W/"{_moment(reading)}-{hash(request.path_qs) & 0xFFFFFFFF:x}-{stale:d}"',
+            "ETag": f'W/"{_moment(reading)}-{question:x}-{stale:d}"',
         }
         if headers["ETag"] in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)

@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from ..access.rights import Rights
 from ..bybit.client import BybitClient
 from ..bybit.streams import Streams
 from ..market.checking import Checks
@@ -29,3 +30,5 @@ HUB = web.AppKey("HUB", Hub)
 OPERATIONS = web.AppKey("OPERATIONS", SocketOperations)
 ACCESS = web.AppKey("ACCESS", Access)
 LOAD = web.AppKey("LOAD", Load)
+RIGHTS = web.RequestKey("RIGHTS", Rights)
+"""What the request's token may read, once it is admitted."""

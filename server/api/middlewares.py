@@ -11,8 +11,10 @@ from aiohttp import web
 from ..errors import GatewayError, InternalError, TooLarge
 from ..telemetry import Sampler, get_logger
 from .auth import Access, bearer
-from .keys import ACCESS, LOAD, SETTINGS
+from .cors import preflight
+from .keys import ACCESS, LOAD, RIGHTS, SETTINGS
 from .problems import of_http, problem
+from .scopes import OPEN_PATHS, check_route
 
 log = get_logger(__name__)
 
@@ -20,7 +22,6 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = web.RequestKey("REQUEST_ID", str)
 
-OPEN_PATHS = frozenset(("/", "/livez", "/readyz"))
 SLOW_S = 0.25
 LINES_PER_S = 50
 
@@ -71,7 +72,9 @@ def _log_end(request: web.Request, status: int, duration_s: float, sampler: Samp
     if unlogged is None:
         return
     write = log.warning if status >= 500 else log.info
-    more = {"unlogged": unlogged} if unlogged else {}
+    more: dict[str, object] = {"unlogged": unlogged} if unlogged else {}
+    if (rights := request.get(RIGHTS)) is not None and rights.name:
+        more["token"] = rights.name
     # The path alone: a query may hold what somebody should not have put there.
     write(
         "request_ended",
@@ -86,12 +89,18 @@ def _log_end(request: web.Request, status: int, duration_s: float, sampler: Samp
 
 @web.middleware
 async def guarding(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Host and Origin before anything else; a token for all but the open paths; sockets ask for theirs themselves."""
+    """Host and Origin before anything else; then a token with the route's scope and symbol, but for the open paths.
+
+    Sockets ask for theirs themselves.
+    """
     access: Access = request.app[ACCESS]
     access.check_host(request)
-    access.check_origin(request)
+    access.check_origin(request, is_socket=is_socket(request))
+    if (response := preflight(request)) is not None:
+        return response
     if request.path not in OPEN_PATHS and not is_socket(request):
-        access.admit(bearer(request))
+        request[RIGHTS] = rights = access.admit(bearer(request))
+        check_route(request, rights)
     return await handler(request)
 
 

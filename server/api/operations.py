@@ -15,6 +15,7 @@ from ..realtime.session import Session
 from ..realtime.subscription import Subscription
 from ..settings import FreshnessSettings, WebSocketSettings
 from .auth import Access
+from .scopes import check_channel, confine
 
 SINGLE = ("ping", "auth")
 """What a socket of one channel may ask."""
@@ -70,11 +71,12 @@ class SocketOperations:
 
     def _authenticate(self, session: Session, operation: Operation) -> None:
         try:
-            self._access.admit(operation.token)
+            rights = self._access.admit(operation.token)
         except GatewayError as error:
             session.end(error)
         else:
             session.say({"type": "ack", "id": operation.id, "op": "auth"})
+            confine(session, rights)
 
     async def _subscribe(self, session: Session, operation: Operation) -> None:
         names, interval_s = _names_of(operation), self.interval_s(operation.interval)
@@ -90,7 +92,7 @@ class SocketOperations:
             await self._hub.begin(session, begun)
 
     def subscribed(self, session: Session, name: str, interval_s: float) -> Subscription:
-        """A subscription of `session` that is yet to begin. Raises InvalidRequest, UnknownSymbol, or the limit's error.
+        """A subscription that is yet to begin. Raises InvalidRequest, Forbidden, UnknownSymbol or TooManySubscriptions.
 
         It takes the place of one that the session has of that name.
         """
@@ -106,6 +108,7 @@ class SocketOperations:
         return session.subscribe(channel, interval_s=interval_s, max_age_s=self.max_age_s(interval_s))
 
     def _check(self, session: Session, channel: Channel) -> None:
+        check_channel(channel, session.rights)
         most = self._websocket.max_subscriptions
         if channel.name not in session.subscriptions and len(session.subscriptions) >= most:
             raise TooManySubscriptions(f"a socket may have {most} subscriptions (websocket.max_subscriptions)")

@@ -1,7 +1,7 @@
 """REST routes for data: parse, ask the feeds, answer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,9 +11,9 @@ from ..errors import InvalidRequest
 from ..market.candles import DEPTH, without_forming
 from ..market.indicators import CHARTS, Computed, Question, compute, parse_names
 from ..market.symbols import LIST_AGE_S
-from ..models import Candles, Kind, Reading, Topic, open_positions
+from ..models import Candles, Kind, Position, Reading, Topic, open_positions
 from .answers import answer
-from .keys import FEEDS, HISTORY, SETTINGS, SYMBOLS
+from .keys import FEEDS, HISTORY, RIGHTS, SETTINGS, SYMBOLS
 from .parameters import CATEGORIES, Parameters
 
 routes = web.RouteTableDef()
@@ -88,10 +88,14 @@ async def price(request: web.Request) -> web.Response:
 
 @routes.get("/positions")
 async def positions(request: web.Request) -> web.Response:
-    """Every open position."""
+    """Every open position of the symbols that the token may read."""
     parameters = Parameters(request.query, FRESHNESS)
-    topic = Topic(Kind.POSITIONS, category=category_of(request))
-    return await reading_answer(request, topic, parameters, _positions_body)
+    topic, sees = Topic(Kind.POSITIONS, category=category_of(request)), request[RIGHTS].sees
+
+    def body(rows: Any) -> dict[str, Any]:
+        return _listed([row for row in open_positions(rows) if sees(row.symbol)])
+
+    return await reading_answer(request, topic, parameters, body)
 
 
 @routes.get("/positions/{symbol}")
@@ -105,8 +109,11 @@ async def position(request: web.Request) -> web.Response:
 
 
 def _positions_body(rows: Any) -> dict[str, Any]:
-    listed = open_positions(rows)
-    return {"positions": listed, "has_position": bool(listed)}
+    return _listed(open_positions(rows))
+
+
+def _listed(positions: Sequence[Position]) -> dict[str, Any]:
+    return {"positions": positions, "has_position": bool(positions)}
 
 
 @routes.get("/balance")
@@ -143,13 +150,14 @@ async def _kline_topic(request: web.Request, parameters: Parameters) -> Topic:
 
 @routes.get("/symbols")
 async def symbols(request: web.Request) -> web.Response:
-    """The exchange's instruments of one category."""
+    """The exchange's instruments of one category, those that the token may read."""
+    sees = request[RIGHTS].sees
     parameters = Parameters(request.query, ("category",))
     category = parameters.choice("category", category_of(request), CATEGORIES)
     part = await request.app[SYMBOLS].listing(category)
     reading: Reading[Any] | None = part.reading
     assert reading is not None, "listing raises where there is none"
-    body = {"category": category, "symbols": list(reading.value.values())}
+    body = {"category": category, "symbols": [one for name, one in reading.value.items() if sees(name)]}
     return answer(request, Kind.INSTRUMENTS, part, LIST_AGE_S, body)
 
 

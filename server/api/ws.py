@@ -8,6 +8,7 @@ from collections.abc import Callable
 from aiohttp import WSMessage, WSMsgType, web
 from aiojobs.aiohttp import spawn
 
+from ..access.rights import Rights
 from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Unauthenticated
 from ..market.symbols import check_form
 from ..realtime.farewell import CLOSE_CODE, CLOSE_S, Socket, disentangle, farewell
@@ -16,7 +17,7 @@ from ..realtime.operations import parse_message
 from ..realtime.session import Session
 from ..telemetry import get_logger
 from .auth import bearer
-from .keys import ACCESS, HUB, LOAD, OPERATIONS, SETTINGS
+from .keys import ACCESS, HUB, LOAD, OPERATIONS, RIGHTS, SETTINGS
 from .parameters import Parameters
 
 routes = web.RouteTableDef()
@@ -52,7 +53,7 @@ async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamRe
     try:
         load.take_socket(ws, transport)
         try:
-            await _authenticated(request, ws, transport)
+            request[RIGHTS] = await _authenticated(request, ws, transport)
             session = session_of(request, ws, transport)
             await _serve(request, session)
         finally:
@@ -84,8 +85,8 @@ async def _upgraded(request: web.Request) -> Socket:
     return ws
 
 
-async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Transport) -> None:
-    """Return once the socket has shown a token, by header or first message. Raises Unauthenticated."""
+async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Rights:
+    """What the socket's token may read, shown by header or first message. Raises Unauthenticated."""
     access = request.app[ACCESS]
     if access.is_open or (token := bearer(request)) is not None:
         return access.admit(None if access.is_open else token)
@@ -96,11 +97,11 @@ async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Tr
             message = await _first_message(ws, transport)
     except TimeoutError:
         raise Unauthenticated(f"no token within {timeout_s:g} s") from None
-    number = _admit_first(access.admit, message)
+    rights, number = _admit_first(access.admit, message)
     if ws.closed:
         raise GoingAway("the socket was closed meanwhile")
     transport.write(message_frame({"type": "ack", "id": number, "op": "auth"}))
-    return None
+    return rights
 
 
 async def _first_message(ws: Socket, transport: asyncio.Transport) -> WSMessage:
@@ -113,7 +114,7 @@ async def _first_message(ws: Socket, transport: asyncio.Transport) -> WSMessage:
             return message
 
 
-def _admit_first(admit: Callable[[str], None], message: WSMessage) -> int | str | None:
+def _admit_first(admit: Callable[[str], Rights], message: WSMessage) -> tuple[Rights, int | str | None]:
     if message.type is not WSMsgType.TEXT:
         raise Unauthenticated("the first message has to be the auth operation")
     try:
@@ -122,8 +123,7 @@ def _admit_first(admit: Callable[[str], None], message: WSMessage) -> int | str 
         raise Unauthenticated("the first message has to be the auth operation") from error
     if request.op != "auth" or request.token is None:
         raise Unauthenticated("the first message has to be the auth operation with a token")
-    admit(request.token)
-    return request.id
+    return admit(request.token), request.id
 
 
 def _session(request: web.Request, ws: Socket, transport: asyncio.Transport, *, is_single: bool = False) -> Session:
@@ -138,11 +138,12 @@ def _session(request: web.Request, ws: Socket, transport: asyncio.Transport, *, 
         settings=app[SETTINGS].websocket,
         known=app[OPERATIONS].known,
         is_single=is_single,
+        rights=request[RIGHTS],
     )
 
 
 def _single_session(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Session:
-    """The session of the route's symbol. Raises InvalidRequest or UnknownSymbol."""
+    """The session of the route's symbol. Raises InvalidRequest, Forbidden or UnknownSymbol."""
     settings = request.app[SETTINGS].websocket
     session = _session(request, ws, transport, is_single=True)
     interval_s = Parameters(request.query, ("interval",)).push_interval_s(
@@ -180,6 +181,7 @@ async def _run(session: Session) -> None:
 
 def _log_end(request: web.Request, ws: Socket, session: Session | None, duration_s: float) -> None:
     code = ws.get(CLOSE_CODE, ws.close_code)
+    rights = session.rights if session else request.get(RIGHTS)
     log.info(
         "connection_ended",
         path=request.path,
@@ -190,6 +192,7 @@ def _log_end(request: web.Request, ws: Socket, session: Session | None, duration
         interval_s=_interval_of(session),
         frames=session.frames_sent if session else 0,
         conflated=session.outbox.frames_conflated if session else 0,
+        token=rights.name if rights and rights.name else None,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from msgspec import Struct
 
-from ..settings import Secret, Settings
+from ..settings import AuthSettings, Secret, Settings
 
 ASSIGNMENT_BYTES = 64 * 1024 * 1024
 
@@ -54,6 +54,12 @@ class Rekey(Struct, frozen=True, tag=True):
     api_secret: Secret
 
 
+class Readmit(Struct, frozen=True, tag=True):
+    """An order: admit by these settings from now on, and close the sockets of tokens that are gone."""
+
+    auth: AuthSettings
+
+
 class Ready(Struct, frozen=True, tag=True):
     """A report: it accepts."""
 
@@ -73,7 +79,7 @@ class Rekeyed(Struct, frozen=True, tag=True):
     is_taken: bool
 
 
-Order = Accept | Release | Rekey
+Order = Accept | Release | Rekey | Readmit
 Report = Ready | Alive | Draining | Rekeyed
 
 ORDERS: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order, dec_hook=lambda _, value: Secret(value))

@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Callable, Sequence
 
-from ..settings import Settings
+import msgspec
+
+from ..settings import AuthSettings, Settings
 from ..telemetry import get_logger
-from .post import Rekey
+from .post import Readmit, Rekey
 from .process import Process
 from .restarts import Backoff
 
@@ -52,6 +54,14 @@ class Slot:
         self.rekeyed = settings
         self._orders += 1
         self.current.order(Rekey(self._orders, key, secret))
+
+    def readmit(self, auth: AuthSettings) -> None:
+        """Have whoever serves here, and whoever replaces it, admit by `auth`: a revoked token never comes back."""
+        self.settings = msgspec.structs.replace(self.settings, auth=auth)
+        if self.rekeyed is not None:
+            self.rekeyed = msgspec.structs.replace(self.rekeyed, auth=auth)
+        if self.current is not None and self.current.is_ready:
+            self.current.order(Readmit(auth))
 
     def heed_key_report(self) -> None:
         """Take the settings with the new key for its own, if the worker in it has; what it says of others is past."""

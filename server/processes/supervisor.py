@@ -204,6 +204,13 @@ class Supervisor:
                 "reload_refused", detail="others could read a real account without a token at the host that stays"
             )
             return
+        has_other_tokens = any(slot.settings.auth != settings.auth for slot in self._slots)
+        if has_other_tokens:  # at once, and not place by place: what is revoked must not wait for drains
+            for slot in self._slots:
+                slot.readmit(settings.auth)
+            if all(slot.settings == settings for slot in self._slots) and self._all_serve():
+                log.info("reloaded")
+                return
         if is_only_another_key([slot.settings for slot in self._slots], settings) and self._all_serve():
             self._rekey(settings)
             return

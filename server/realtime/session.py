@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from aiohttp import WSMessage, WSMsgType
 
+from ..access.rights import EVERYTHING, Rights
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
 from .agenda import Agenda
@@ -62,6 +63,7 @@ class Session:
         "_woken",
         "is_single",
         "outbox",
+        "rights",
         "subscriptions",
         "ws",
     )
@@ -76,11 +78,13 @@ class Session:
         settings: WebSocketSettings,
         known: Callable[[str], bool | None],
         is_single: bool = False,
+        rights: Rights = EVERYTHING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ws = ws
         self.subscriptions: dict[str, Subscription] = {}
         self.is_single = is_single
+        self.rights = rights
         self._transport = transport
         self._hub = hub
         self._operations = operations

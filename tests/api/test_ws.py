@@ -34,7 +34,9 @@ from tests.realtime.sockets import (
 
 BTC = "/ws/positions/BTCUSDT"
 TOKEN = "a-token-of-the-sockets-0123456789"
-TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),)}
+PAGE = {"Origin": "https://dash.example"}
+"""A browser's page: it cannot send the token in a header."""
+TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),), "origins": (PAGE["Origin"],)}
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 
 
@@ -247,7 +249,7 @@ async def test_the_right_first_message_opens(start_gateway: StartGateway) -> Non
     """Without a header the first message authenticates: its acknowledgement comes first, then the snapshot."""
     gateway = await start_gateway(auth=TOKENS)
     for number in (7, "a", None):
-        async with gateway.ws_connect(f"{BTC}?interval=60") as ws:
+        async with gateway.ws_connect(f"{BTC}?interval=60", headers=PAGE) as ws:
             await ws.send_json(auth(TOKEN, number))
             assert json.loads((await ws.receive()).data) == {"type": "ack", "id": number, "op": "auth"}
             assert json.loads((await ws.receive()).data)["type"] == "snapshot"
@@ -274,7 +276,7 @@ NOT_AUTH = [
 async def test_any_other_first_message_is_4401(start_gateway: StartGateway, message: str | bytes) -> None:
     """A wrong token, another operation, no JSON, a binary message: closed, with no data before."""
     gateway = await start_gateway(auth=TOKENS)
-    async with gateway.ws_connect(BTC) as ws:
+    async with gateway.ws_connect(BTC, headers=PAGE) as ws:
         await (ws.send_bytes(message) if isinstance(message, bytes) else ws.send_str(message))
         closed = await ws.receive()
         assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, 4401)
@@ -288,7 +290,7 @@ async def test_a_late_first_message_is_4401(start_gateway: StartGateway, monkeyp
     monkeypatch.setattr("server.realtime.farewell.CLOSE_S", 0.2)
     gateway = await start_gateway(auth=TOKENS, websocket={"auth_timeout_s": 0.4})
     started = now()
-    async with gateway.ws_connect(BTC) as ws, raw(gateway, BTC) as pinging:
+    async with gateway.ws_connect(BTC, headers=PAGE) as ws, raw(gateway, BTC, headers=PAGE) as pinging:
 
         async def ping() -> None:
             while now() < started + 3:
@@ -309,7 +311,7 @@ async def test_a_stalled_stranger_is_let_go(start_gateway: StartGateway, monkeyp
     """An unauthenticated client that fills the line with pongs it does not read loses its place all the same."""
     monkeypatch.setattr("server.realtime.farewell.CLOSE_S", 0.2)
     gateway = await start_gateway(auth=TOKENS, websocket={"auth_timeout_s": 0.3})
-    async with raw(gateway, BTC, small=True) as client:
+    async with raw(gateway, BTC, headers=PAGE, small=True) as client:
         await eventually(lambda: gateway.app[LOAD].sockets)
         narrow(gateway)
         flooding = asyncio.create_task(client.flood(PING, b"x" * 125))
@@ -322,7 +324,7 @@ async def test_strangers_that_vanish_leave_nothing(start_gateway: StartGateway) 
     """Closed, dropped or reset before the token: nothing is left, and nothing was sent."""
     gateway = await start_gateway(auth=TOKENS)
     before = asyncio.all_tasks()
-    clients = [await RawSocket.connect(gateway, BTC) for _ in range(4)]
+    clients = [await RawSocket.connect(gateway, BTC, headers=PAGE) for _ in range(4)]
     await eventually(lambda: len(gateway.app[LOAD].sockets) == 4)
     await clients[0].send(CLOSE, b"\x03\xe8")
     assert await clients[0].frame() == (CLOSE, b"\x03\xe8")
@@ -355,10 +357,10 @@ async def test_parameters_are_judged_after_the_token(start_gateway: StartGateway
     """A stranger learns nothing about symbols or limits."""
     gateway = await start_gateway(auth=TOKENS)
     path = "/ws/positions/NOSUCHUSDT?interval=0.001"
-    async with gateway.ws_connect(path) as ws:
+    async with gateway.ws_connect(path, headers=PAGE) as ws:
         await ws.send_json(auth("wrong"))
         assert (await closing(ws))[0] == 4401
-    async with gateway.ws_connect(path) as ws:
+    async with gateway.ws_connect(path, headers=PAGE) as ws:
         await ws.send_json(auth(TOKEN))
         assert (await closing(ws))[0] == 4400
 
@@ -372,7 +374,7 @@ async def test_as_many_sockets_as_allowed(start_gateway: StartGateway) -> None:
     sockets = [await gateway.ws_connect(f"{BTC}?interval=60", headers=RIGHT) for _ in range(2)]
     for ws in sockets:
         await receive(ws)
-    stranger = await gateway.ws_connect(BTC)  # has no token yet, but has a place
+    stranger = await gateway.ws_connect(BTC, headers=PAGE)  # has no token yet, but has a place
     await eventually(lambda: len(gateway.app[LOAD].sockets) == 3)
     for _ in range(2):
         async with gateway.ws_connect(BTC, headers=RIGHT) as ws:
@@ -416,7 +418,7 @@ async def test_draining_tells_everybody(start_gateway: StartGateway, exchange: E
         await receive(ws)
     await exchange.fault("tickers", hang=True)
     sockets.append(await gateway.ws_connect("/ws/positions/ETHUSDT", headers=RIGHT))
-    sockets += [await gateway.ws_connect(BTC) for _ in range(3)]
+    sockets += [await gateway.ws_connect(BTC, headers=PAGE) for _ in range(3)]
     await eventually(lambda: len(gateway.app[LOAD].sockets) == 7)
     ends = [asyncio.create_task(closing(ws)) for ws in sockets]
     started = now()
@@ -438,7 +440,7 @@ async def test_draining_is_bounded_by_nobody(start_gateway: StartGateway, monkey
     async with (
         raw(gateway, f"{BTC}?interval=0.1", headers=RIGHT, small=True) as client,
         raw(gateway, f"{BTC}?interval=0.1", headers=RIGHT) as mute,
-        raw(gateway, BTC) as stranger,
+        raw(gateway, BTC, headers=PAGE) as stranger,
     ):
         await client.message()
         await mute.message()
@@ -490,7 +492,7 @@ async def test_who_comes_while_draining_is_sent_away(start_gateway: StartGateway
     """A socket that was on its way in gets the same code, with a token or without, and a drain can come twice."""
     gateway = await start_gateway(auth=TOKENS)
     await drain(gateway.app)
-    for headers in ({}, RIGHT):
+    for headers in (PAGE, RIGHT):
         async with gateway.ws_connect(BTC, headers=headers) as ws:
             assert await closing(ws) == (1001, "the gateway is restarting")
     await drain(gateway.app)
@@ -501,7 +503,7 @@ async def test_a_token_that_crosses_the_drain(start_gateway: StartGateway, monke
     """A first message that arrives as the socket is closed is not acknowledged after the close frame."""
     monkeypatch.setattr("server.realtime.farewell.CLOSE_S", 0.2)
     gateway = await start_gateway(auth=TOKENS)
-    async with raw(gateway, BTC) as client:
+    async with raw(gateway, BTC, headers=PAGE) as client:
         await eventually(lambda: gateway.app[LOAD].sockets)
         ((ws, transport),) = gateway.app[LOAD].sockets.items()
         protocol = transport.get_protocol()

@@ -14,7 +14,8 @@ from tests.realtime.sockets import eventually, settled
 Socket = aiohttp.ClientWebSocketResponse
 
 TOKEN = "a-token-of-the-channels-0123456789"
-TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),)}
+PAGE = {"Origin": "https://dash.example"}
+TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),), "origins": (PAGE["Origin"],)}
 LONG_AGO = {"max_age_ms": "60000"}
 SINGLE = ("price:BTCUSDT", "balance", "kline:BTCUSDT:1", "positions:*")
 MIDNIGHT_MS = 1_760_313_600_000
@@ -277,11 +278,11 @@ async def test_a_flood_is_1008(start_gateway: StartGateway) -> None:
 async def test_a_stranger_gets_no_data(start_gateway: StartGateway) -> None:
     """A subscription before the token closes with 4401; by header or first message the socket opens."""
     gateway = await start_gateway(auth=TOKENS)
-    async with gateway.ws_connect("/ws") as ws:
+    async with gateway.ws_connect("/ws", headers=PAGE) as ws:
         await ws.send_json({"op": "subscribe", "channels": ["balance"]})
         assert (await ws.receive()).type is aiohttp.WSMsgType.CLOSE
         assert ws.close_code == 4401
-    async with gateway.ws_connect("/ws") as ws:
+    async with gateway.ws_connect("/ws", headers=PAGE) as ws:
         assert await ask(ws, "auth", token=TOKEN, id="a") == {"type": "ack", "id": "a", "op": "auth"}
         assert (await ask(ws, "list", "list"))["channels"] == []
     async with gateway.ws_connect("/ws", headers={"Authorization": f"Bearer {TOKEN}"}) as ws:
