@@ -54,6 +54,13 @@ if "--post" in sys.orig_argv and flag.exists():
     os._exit(int(flag.read_text()))
 """
 
+SLOW = """
+import os, pathlib, sys, time
+flag = pathlib.Path({flag!r})
+while "--post" in sys.orig_argv and flag.exists():
+    time.sleep(0.05)
+"""
+
 HANGING = """
 import signal, time
 signal.signal(signal.SIGUSR1, lambda *_: time.sleep(60))
@@ -503,6 +510,34 @@ async def test_revoked_sockets_end_in_every_worker(exchange: Exchange, tmp_path:
         assert REVOKED not in "".join(gateway.lines)
 
 
+async def test_revoked_sockets_do_not_wait_for_a_roll(exchange: Exchange, tmp_path: Path) -> None:
+    """While a successor takes its time, tokens taken back are taken back at once, also by that successor."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW.format(flag=str(tmp_path / "slow")))
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{KEPT}\n{REVOKED}\n")
+    config = tmp_path / "config.toml"
+    config.write_text("")
+    environment = keys(exchange) | {"GATEWAY_TOKENS_FILE": str(tokens), "PYTHONPATH": str(tmp_path)}
+    async with crew(2, "--config", str(config), **environment) as gateway:
+        async with aiohttp.ClientSession(gateway.url) as http:
+            revoked = [await http.ws_connect(SOCKET, headers=bearer(REVOKED)) for _ in range(8)]
+            for ws in revoked:
+                await receive(ws)
+            (tmp_path / "slow").touch()
+            config.write_text("[websocket]\ninterval_s = 7.0\n")
+            gateway.process.send_signal(signal.SIGHUP)
+            await gateway.event("reloading")
+            tokens.write_text(KEPT)
+            gateway.process.send_signal(signal.SIGHUP)
+            assert [await closing(ws) for ws in revoked] == [(4401, "the token was revoked")] * 8
+            (tmp_path / "slow").unlink()
+            await gateway.event("reloaded")
+            for _ in range(12):
+                async with aiohttp.ClientSession(gateway.url) as anew:
+                    assert (await anew.get("/balance", headers=bearer(REVOKED))).status == 401
+        assert await gateway.end() == 0
+
+
 async def test_one_process_takes_the_tokens_only(exchange: Exchange, tmp_path: Path) -> None:
     """SIGHUP without a supervisor: mistakes change nothing, revoked sockets get 4401, and what is left out is said."""
     config = tmp_path / "config.toml"
@@ -529,7 +564,9 @@ async def test_one_process_takes_the_tokens_only(exchange: Exchange, tmp_path: P
             await kept.send_json({"op": "ping"})
             await receive(kept, "pong")
             await kept.close()
+            assert (await http.get("/balance", headers=bearer(KEPT))).status == 200
         assert await gateway.end() == 0
+        assert [json.loads(line)["token"] for line in gateway.lines if '"/balance"' in line] == ["dash"]
         ended = [json.loads(line) for line in gateway.lines if '"connection_ended"' in line]
         assert {(line["token"], line["code"]) for line in ended} == {(hash_of(REVOKED)[:8], 4401), ("dash", 1000)}
         assert hash_of(KEPT) not in "".join(gateway.lines)

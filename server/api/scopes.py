@@ -14,6 +14,7 @@ ROUTES: dict[str, tuple[Scope, ...]] = {
     "/price/{symbol}": (Scope.MARKET,),
     "/klines/{symbol}": (Scope.MARKET,),
     "/symbols": (Scope.MARKET,),
+    "/indicators": (Scope.INDICATORS,),
     "/indicators/{symbol}": (Scope.INDICATORS,),
     "/positions": (Scope.POSITIONS,),
     "/positions/{symbol}": (Scope.POSITIONS,),

@@ -56,12 +56,13 @@ class Slot:
         self.current.order(Rekey(self._orders, key, secret))
 
     def readmit(self, auth: AuthSettings) -> None:
-        """Have whoever serves here, and whoever replaces it, admit by `auth`: a revoked token never comes back."""
+        """Have whoever serves here, and whoever replaces it, admit by `auth`."""
         self.settings = msgspec.structs.replace(self.settings, auth=auth)
         if self.rekeyed is not None:
             self.rekeyed = msgspec.structs.replace(self.rekeyed, auth=auth)
-        if self.current is not None and self.current.is_ready:
-            self.current.order(Readmit(auth))
+        for process in self.processes:
+            if process.is_ready:  # others are told once they are
+                process.order(Readmit(auth))
 
     def heed_key_report(self) -> None:
         """Take the settings with the new key for its own, if the worker in it has; what it says of others is past."""

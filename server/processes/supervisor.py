@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import msgspec
 
 from ..configuration import ConfigurationError
-from ..settings import Settings
+from ..settings import AuthSettings, Settings
 from ..telemetry import get_logger
 from .listeners import end_each
-from .post import Accept, Release
+from .post import Accept, Readmit, Release
 from .process import READY_S, Phase, Process
 from .restarts import Stillbirths
 from .signals import Signals
@@ -52,6 +52,7 @@ class Supervisor:
         self._covering: dict[int, Process] = {}
         self._roll: Roll | None = None
         self._is_reload_wanted = False
+        self._auth = settings.auth
         self._code: int | None = None
         self._looked_at = time.monotonic()
 
@@ -92,6 +93,8 @@ class Supervisor:
                 self._stop_at_once()
         elif number == signal.SIGHUP:
             self._is_reload_wanted = True
+            if self._roll is not None and (settings := self._loaded()) is not None:
+                self._readmit(settings.auth)  # the rest waits for the end of the roll; a revoked token must not
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -117,6 +120,8 @@ class Supervisor:
         process.look()
         if process.has_been_ready and not was_ready:
             self._stillbirths.ready()
+            if process.settings.auth != self._auth:  # they have changed since it was started
+                process.order(Readmit(self._auth))
         slot.heed_key_report()
         if process.code is not None:
             self._ended(slot, process, now)
@@ -186,16 +191,17 @@ class Supervisor:
             self._is_reload_wanted = False
             self._begin_reload()
 
-    def _begin_reload(self) -> None:
+    def _loaded(self) -> Settings | None:
+        """The settings as they are to be from now on; None, and said why, where they cannot be."""
         try:
             loaded = self._load()
         except ConfigurationError as error:
             for text in error.errors:
                 log.error("reload_refused", detail=text)
-            return
+            return None
         except (OSError, RuntimeError) as error:
             log.error("reload_refused", detail=str(error))
-            return
+            return None
         settings, left_out = with_fixed(loaded, self._settings)
         for name in left_out:
             log.warning("reload_leaves_out", setting=f"server.{name}", detail="only a restart changes it")
@@ -203,11 +209,20 @@ class Supervisor:
             log.error(
                 "reload_refused", detail="others could read a real account without a token at the host that stays"
             )
+            return None
+        return settings
+
+    def _readmit(self, auth: AuthSettings) -> None:
+        """Have all workers go by other tokens at once: what is revoked must not wait for drains, place by place."""
+        self._auth = auth
+        for slot in self._slots:
+            slot.readmit(auth)
+
+    def _begin_reload(self) -> None:
+        if (settings := self._loaded()) is None:
             return
-        has_other_tokens = any(slot.settings.auth != settings.auth for slot in self._slots)
-        if has_other_tokens:  # at once, and not place by place: what is revoked must not wait for drains
-            for slot in self._slots:
-                slot.readmit(settings.auth)
+        if any(slot.settings.auth != settings.auth for slot in self._slots):
+            self._readmit(settings.auth)
             if all(slot.settings == settings for slot in self._slots) and self._all_serve():
                 log.info("reloaded")
                 return
