@@ -482,16 +482,19 @@ async def test_reload_is_for_development() -> None:
 
 async def test_revoked_sockets_end_in_every_worker(exchange: Exchange, tmp_path: Path) -> None:
     """SIGHUP with nothing new but the tokens: whose is gone gets 4401, nobody else is closed, no worker is replaced."""
-    tokens = tmp_path / "tokens"
-    tokens.write_text(f"{KEPT}\n{REVOKED}\n")
-    async with crew(2, **keys(exchange), GATEWAY_TOKENS_FILE=str(tokens)) as gateway:
+    config = tmp_path / "config.toml"
+    hashes = [hash_of(token) for token in (KEPT, REVOKED)]
+    config.write_text(f"[auth]\ntokens = {hashes}\n")
+    others = [f'{{ name = "{number}", hash = "{hash_of(str(number))}" }}' for number in range(2000)]
+    async with crew(2, "--config", str(config), **keys(exchange)) as gateway:
         async with aiohttp.ClientSession(gateway.url) as http:
             kept = [await http.ws_connect(SOCKET, headers=bearer(KEPT)) for _ in range(8)]
             revoked = [await http.ws_connect(SOCKET, headers=bearer(REVOKED)) for _ in range(8)]
             for ws in (*kept, *revoked):
                 await receive(ws)
             pids = gateway.pids()
-            tokens.write_text(KEPT)
+            # More than a socket's buffer holds at once.
+            config.write_text(f"[auth]\ntokens = ['{hashes[0]}', {', '.join(others)}]\n")
             gateway.process.send_signal(signal.SIGHUP)
             assert [await closing(ws) for ws in revoked] == [(4401, "the token was revoked")] * 8
             await gateway.event("reloaded")

@@ -125,7 +125,7 @@ class Post:
 
     async def orders(self) -> AsyncIterator[Order]:
         """Say that this worker is ready, then give each order; ends when the supervisor is gone."""
-        reader, self._writer = await asyncio.open_connection(sock=self._channel)
+        reader, self._writer = await asyncio.open_connection(sock=self._channel, limit=ASSIGNMENT_BYTES)
         self._writer.write(encode(Ready()))
         try:
             while line := await reader.readline():

@@ -26,6 +26,7 @@ STACK_BYTES = 16_384
 READY_S = 60.0
 """The longest start, also on a machine that starts many at once."""
 ASSIGN_S = 5.0
+ORDER_S = 1.0
 
 
 class Phase(enum.Enum):
@@ -87,9 +88,15 @@ class Process:
         return self.phase is Phase.READY and not self.is_leaving and self.code is None
 
     def order(self, order: Order) -> None:
-        """Tell it something. A worker that has gone is told nothing, and one that hangs learns it late or never."""
+        """Tell it something. A worker that has gone is told nothing, and one that hangs learns it late or never.
+
+        One that takes half of an order only cannot make sense of the next, and is followed by another.
+        """
         with contextlib.suppress(OSError):
-            self.channel.send(encode(order))
+            self.channel.settimeout(ORDER_S)  # long lists of tokens do not fit the socket's buffer at once
+            self.channel.sendall(encode(order))
+        with contextlib.suppress(OSError):
+            self.channel.setblocking(False)
 
     def look(self) -> None:
         """Take note of its reports and of its end."""
