@@ -1,13 +1,19 @@
 """Admission over real HTTP: tokens, Host and Origin."""
 
+import contextlib
 import hashlib
+import hmac
+from typing import Any
 
 import pytest
 
+from server.api.auth import Access
+from server.errors import Unauthenticated
+from server.settings import AuthSettings
 from tests.conftest import StartGateway
 
 TOKEN = "a-token-of-the-tests-0123456789"
-AUTH = {"tokens": (hashlib.sha256(b"other").hexdigest(), hashlib.sha256(TOKEN.encode()).hexdigest())}
+AUTH: dict[str, Any] = {"tokens": (hashlib.sha256(b"other").hexdigest(), hashlib.sha256(TOKEN.encode()).hexdigest())}
 
 
 @pytest.mark.parametrize("path", ["/price/BTCUSDT", "/balance", "/positions", "/health", "/symbols", "/nothing"])
@@ -104,3 +110,19 @@ async def test_own_pages_may_ask(start_gateway: StartGateway) -> None:
     gateway = await start_gateway()
     origin = f"http://{gateway.host}:{gateway.port}"
     assert (await gateway.get("/livez", headers={"Origin": origin})).status == 200
+
+
+@pytest.mark.parametrize("token", ["other", TOKEN, "wrong", "\udcff"])
+def test_every_hash_is_compared_as_bytes(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    """Whichever token fits, or none: all are compared, in constant time, so that the time tells nothing."""
+    compared: list[tuple[object, object]] = []
+    compare = hmac.compare_digest
+
+    def spy(one: bytes, other: bytes) -> bool:
+        compared.append((type(one), type(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    with contextlib.suppress(Unauthenticated):
+        Access(AuthSettings(**AUTH), bound_host="127.0.0.1").admit(token)
+    assert compared == [(bytes, bytes)] * 2
