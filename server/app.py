@@ -10,7 +10,7 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
-from .api import catalogue, cors, keys, rest, system, ws
+from .api import catalogue, cors, indicators, keys, rest, system, ws
 from .api.auth import Access
 from .api.load import Load
 from .api.middlewares import guarding, limiting, tracing
@@ -63,7 +63,7 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
     _wire_market(app, settings, settings.rest_url, share=1 / of)
     _wire_streams(app, settings, share=1 / of)
     _wire_realtime(app, settings)
-    for table in (catalogue.routes, rest.routes, system.routes, ws.routes):
+    for table in (catalogue.routes, indicators.routes, rest.routes, system.routes, ws.routes):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
     app.cleanup_ctx.extend((_client, _feeds, _history, _streams, _hub, _key))

@@ -4,6 +4,7 @@ Definitions are TA-Lib's, and its functions are described by itself; what it has
 value without enough candles before it is None, and so is one that is no finite number.
 """
 
+from .asked import Asked, depth_for
 from .catalogue import CATALOGUE, Description, catalogue
 from .computing import Computed, compute
 from .prices import CHARTS, SOURCES
@@ -13,10 +14,12 @@ __all__ = [
     "CATALOGUE",
     "CHARTS",
     "SOURCES",
+    "Asked",
     "Computed",
     "Description",
     "Question",
     "catalogue",
     "compute",
+    "depth_for",
     "parse_names",
 ]

@@ -1,0 +1,43 @@
+"""Asked: what somebody wants to know of candles, and the answers that are remembered with them."""
+
+import math
+from typing import NamedTuple
+
+from ...models import Candles
+from ..candles import DEPTH, without_forming
+from .computing import Computed, compute
+from .prices import CHARTS
+from .questions import Question
+
+MEMO_ENTRIES = 64
+"""Answers remembered with a topic's candles, of a thousand each: of deeper ones fewer, in the same memory."""
+
+
+class Asked(NamedTuple):
+    """Questions, or None for the classic set, over the last `depth` candles: which of them, and drawn how."""
+
+    questions: tuple[Question, ...] | None
+    depth: int = DEPTH
+    is_closed: bool = False
+    chart: str = CHARTS[0]
+
+    def of(self, held: Candles) -> tuple[Candles, Computed]:
+        """The candles to look at, and the answers over them. Raises InsufficientCandles.
+
+        The answers are remembered with the candles that are held. Not so the candles looked at: they would hold
+        themselves, and wait for the garbage collector with every refresh.
+        """
+        candles = held.last(self.depth)
+        candles = without_forming(candles) if self.is_closed else candles
+        computed: Computed | None = held.computed.get(self)
+        if computed is None:
+            if len(held.computed) >= MEMO_ENTRIES * DEPTH // self.depth:
+                held.computed.clear()
+            computed = held.computed[self] = compute(candles, self.questions, chart=self.chart)
+        return candles, computed
+
+
+def depth_for(questions: tuple[Question, ...], looked_at: int) -> int:
+    """Candles, in whole thousands, of which so many values at the end do not depend on where history starts."""
+    settling = max(question.settling or question.warm_up or 0 for question in questions)
+    return math.ceil((settling + looked_at) / DEPTH) * DEPTH
