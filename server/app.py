@@ -10,10 +10,10 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
-from .api import catalogue, cors, indicators, keys, rest, system, ws
+from .api import catalogue, indicators, keys, rest, system, ws
 from .api.auth import Access
 from .api.load import Load
-from .api.middlewares import guarding, limiting, tracing
+from .api.middlewares import serving
 from .api.operations import SocketOperations
 from .bybit.client import BybitClient
 from .bybit.credentials import Credentials, keep_checked
@@ -50,7 +50,7 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
     """
     if settings.rest_url is None:
         raise ValueError("the address of the simulator is not known: start it first and set bybit.rest_url")
-    app = web.Application(middlewares=(tracing(), guarding, limiting), client_max_size=settings.server.body_bytes)
+    app = web.Application(middlewares=(serving(),), client_max_size=settings.server.body_bytes)
     app[keys.SETTINGS] = settings
     app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
     app[keys.LOAD] = Load(
@@ -68,7 +68,6 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
     app.cleanup_ctx.extend((_client, _feeds, _history, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)
-    app.on_response_prepare.append(cors.mark)
     return app
 
 

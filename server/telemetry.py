@@ -18,6 +18,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, BinaryIO, cast
 
 import msgspec
@@ -168,6 +169,16 @@ def pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
     yield piece
 
 
+REQUEST: ContextVar[str] = ContextVar("request")
+"""The id of the request that is being answered, for every line that is logged meanwhile."""
+
+
+def _with_request(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if (request_id := REQUEST.get(None)) is not None:
+        event["request_id"] = request_id
+    return event
+
+
 class Sampler:
     """Admits at most `per_second` events a second, after a burst of as many, and counts what it suppressed."""
 
@@ -218,7 +229,7 @@ def configure(
     writer.protect = redact.add
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _with_request,
         structlog.stdlib.add_logger_name,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

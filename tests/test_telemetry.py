@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from server.redaction import Redactor
 from server.settings import LogFormat, LogLevel, LogSettings, Secret
-from server.telemetry import PIPE_BYTES, LogWriter, Sampler, configure, get_logger, pieces
+from server.telemetry import PIPE_BYTES, REQUEST, LogWriter, Sampler, configure, get_logger, pieces
 
 CANARY = 'canary/7f3a+91c0="é'
 WAIT_S = 10.0
@@ -42,7 +42,14 @@ def _logging_as_before() -> Iterator[None]:
     for name, before in levels.items():
         logging.getLogger(name).setLevel(before)
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture
+def answering() -> Iterator[None]:
+    """A request is being answered, "r-1"."""
+    token = REQUEST.set("r-1")
+    yield
+    REQUEST.reset(token)
 
 
 Log = Callable[[], list[str]]
@@ -262,10 +269,10 @@ def test_writer_loses_no_byte(chunks: list[bytes]) -> None:
     assert stream.getvalue() == b"".join(chunks)
 
 
+@pytest.mark.usefixtures("answering")
 def test_json_line(logged: Configured) -> None:
     """A JSON line has timestamp, level, event and logger first, then the keys, and the bound context."""
     log = logged()
-    structlog.contextvars.bind_contextvars(request_id="r-1")
     get_logger("server.test").info("request_finished", status=200, path="/price")
     (line,) = log()
     event = json.loads(line)
@@ -353,11 +360,11 @@ def test_logger_made_before_configure_follows_it(logged: Configured) -> None:
     assert len(first()) == 1
 
 
+@pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize("name", ["asyncio", "aiohttp.web", "urllib3.connectionpool", "some.library"])
 def test_foreign_loggers_take_the_same_way(logged: Configured, name: str) -> None:
     """Records of libraries become lines of ours, with their logger's name and the context."""
     log = logged()
-    structlog.contextvars.bind_contextvars(request_id="r-1")
     logging.getLogger(name).warning("it is %s", "late")
     (event,) = events(log)
     assert (event["level"], event["event"], event["logger"]) == ("warning", "it is late", name)

@@ -11,6 +11,9 @@ from ..access.tokens import digest_of
 from ..errors import BadHost, Forbidden, Unauthenticated
 from ..settings import AuthSettings
 
+MOST_HOSTS = 256
+"""Headers that were found to name us, and need not be looked at again."""
+
 split_host = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?").fullmatch
 
 
@@ -26,6 +29,7 @@ class Access:
         self.settings = settings
         self._rights = tuple(map(rights_of, settings.entries))
         self._hosts = {host.lower() for host in (*settings.hosts, "localhost", self._bound_host)}
+        self._admitted_hosts: set[str] = set()
         self._origins = frozenset(settings.origins)
         self.cors_origins = frozenset(settings.cors_origins)
 
@@ -56,11 +60,15 @@ class Access:
     def check_host(self, request: web.Request) -> None:
         """Return if the Host header names us: an IP address, localhost, the bound host, or one of auth.hosts."""
         header = request.headers.get("Host", "")
+        if header in self._admitted_hosts:
+            return
         if (match := split_host(header)) is None:
             raise BadHost("the Host header is missing or malformed")
         name = match[1].lower()
         if name not in self._hosts and header.lower() not in self._hosts and not _is_address(name):
             raise BadHost(f"this gateway is not {name[:80]}; auth.hosts lists the names it answers to")
+        if len(self._admitted_hosts) < MOST_HOSTS:
+            self._admitted_hosts.add(header)
 
     def check_origin(self, request: web.Request, *, is_socket: bool) -> None:
         """Return if the Origin is our own, or listed, or absent where no browser would leave it out. Raises Forbidden.

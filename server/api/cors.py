@@ -12,12 +12,9 @@ REMEMBERED_S = 600
 
 def preflight(request: web.Request) -> web.Response | None:
     """The answer to a browser that asks whether a listed page may ask; None for every other request."""
-    is_listed = request.headers.get(hdrs.ORIGIN) in request.app[ACCESS].cors_origins
-    if (
-        request.method != hdrs.METH_OPTIONS
-        or not is_listed
-        or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers
-    ):
+    if request.method != hdrs.METH_OPTIONS or hdrs.ACCESS_CONTROL_REQUEST_METHOD not in request.headers:
+        return None
+    if request.headers.get(hdrs.ORIGIN) not in request.app[ACCESS].cors_origins:
         return None
     headers = {
         hdrs.ACCESS_CONTROL_ALLOW_METHODS: METHODS,
@@ -27,7 +24,7 @@ def preflight(request: web.Request) -> web.Response | None:
     return web.Response(status=204, headers=headers)
 
 
-async def mark(request: web.Request, response: web.StreamResponse) -> None:
+def mark(request: web.Request, response: web.StreamResponse) -> None:
     """Let a listed page read the answer, whatever it is. Never `*`, never with credentials: there are no cookies."""
     if not (origins := request.app[ACCESS].cors_origins):
         return

@@ -1,17 +1,17 @@
 """What every request passes: its id and log line, its errors as problems, the limits, and the guards."""
 
+import itertools
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 
-import structlog
 from aiohttp import web
 
 from ..errors import GatewayError, InternalError, TooLarge
-from ..telemetry import Sampler, get_logger
-from .auth import Access, bearer
-from .cors import preflight
+from ..telemetry import REQUEST, Sampler, get_logger
+from .auth import bearer
+from .cors import mark, preflight
 from .keys import ACCESS, LOAD, RIGHTS, SETTINGS
 from .problems import of_http, problem
 from .scopes import OPEN_PATHS, check_route
@@ -20,43 +20,53 @@ log = get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-REQUEST_ID = web.RequestKey("REQUEST_ID", str)
-
 SLOW_S = 0.25
 LINES_PER_S = 50
 
 is_request_id = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+process, numbers = secrets.token_hex(12), itertools.count()
+"""Of request ids: nobody else's, and no other request's."""
 
 
-def tracing(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaitable[web.StreamResponse]]:
-    """The outermost: gives each request an id, turns what is raised into a problem, and logs its end.
+def serving(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaitable[web.StreamResponse]]:
+    """The middleware. One for all of it: each is a coroutine more that every request waits in.
 
-    A line for each request would cost most of the throughput, and a flood of refused ones would push out the rest:
-    both are sampled, apart, and the next line says how many went without one. Slow ones and failures have theirs.
+    It gives each request an id, turns what is raised into a problem, and logs its end. A line for each request would
+    cost most of the throughput, and a flood of refused ones would push out the rest: both are sampled, apart, and the
+    next line says how many went without one. Slow ones and failures have theirs.
     """
     samplers = Sampler(LINES_PER_S), Sampler(LINES_PER_S)
 
     @web.middleware
-    async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = clock()
-        given = request.headers.get("X-Request-ID", "")
-        request_id = given if is_request_id(given) else uuid.uuid4().hex
-        request[REQUEST_ID] = request_id
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        given = request.headers.get("X-Request-ID")
+        request_id = given if given and is_request_id(given) else f"{process}{next(numbers):08x}"
+        REQUEST.set(request_id)
         response = await _answered(request, handler, request_id)
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
+            mark(request, response)
             if request.app[LOAD].is_draining:
                 response.force_close()  # the connection's next request would meet its end
             _log_end(request, response.status, clock() - started, samplers[response.status >= 400])
         return response
 
-    return trace
+    return serve
 
 
 async def _answered(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:
     try:
-        return await handler(request)
+        if is_socket(request):
+            return _refused(request, is_socket=True) or await handler(request)
+        if (response := _refused(request, is_socket=False)) is not None:
+            return response
+        load = request.app[LOAD]
+        load.take_request()
+        try:
+            return await handler(request)
+        finally:
+            load.requests -= 1
     except GatewayError as error:
         return problem(error, request_id)
     except web.HTTPException as error:
@@ -64,6 +74,26 @@ async def _answered(request: web.Request, handler: Handler, request_id: str) -> 
     except Exception:
         log.exception("request_crashed", method=request.method, path=request.path)
         return problem(InternalError("a bug of the gateway; its log has it under this request id"), request_id)
+
+
+def _refused(request: web.Request, *, is_socket: bool) -> web.Response | None:
+    """Let a request pass: Host and Origin before anything else, then a token with the route's scope and symbol.
+
+    Open paths need no token, and sockets ask for theirs themselves. Gives the answer to a preflight, which is answered
+    here. Raises what the request is refused for.
+    """
+    access = request.app[ACCESS]
+    access.check_host(request)
+    access.check_origin(request, is_socket=is_socket)
+    if (response := preflight(request)) is not None or is_socket:
+        return response
+    if request.path not in OPEN_PATHS:
+        request[RIGHTS] = rights = access.admit(bearer(request))
+        check_route(request, rights)
+    limit = request.app[SETTINGS].server.body_bytes
+    if request.body_exists and (request.content_length or 0) > limit:
+        raise TooLarge(f"the request's body is over {limit} bytes")
+    return None
 
 
 def _log_end(request: web.Request, status: int, duration_s: float, sampler: Sampler) -> None:
@@ -85,39 +115,6 @@ def _log_end(request: web.Request, status: int, duration_s: float, sampler: Samp
         remote=request.remote,
         **more,
     )
-
-
-@web.middleware
-async def guarding(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Host and Origin before anything else; then a token with the route's scope and symbol, but for the open paths.
-
-    Sockets ask for theirs themselves.
-    """
-    access: Access = request.app[ACCESS]
-    access.check_host(request)
-    access.check_origin(request, is_socket=is_socket(request))
-    if (response := preflight(request)) is not None:
-        return response
-    if request.path not in OPEN_PATHS and not is_socket(request):
-        request[RIGHTS] = rights = access.admit(bearer(request))
-        check_route(request, rights)
-    return await handler(request)
-
-
-@web.middleware
-async def limiting(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """At most so many requests in progress, none with too large a body. Sockets have their own limit."""
-    if is_socket(request):
-        return await handler(request)
-    limit = request.app[SETTINGS].server.body_bytes
-    if (request.content_length or 0) > limit:
-        raise TooLarge(f"the request's body is over {limit} bytes")
-    load = request.app[LOAD]
-    load.take_request()
-    try:
-        return await handler(request)
-    finally:
-        load.requests -= 1
 
 
 def is_socket(request: web.Request) -> bool:
