@@ -12,6 +12,7 @@ from aiojobs.aiohttp import setup as setup_jobs
 
 from .api import catalogue, indicators, keys, rest, system, ws
 from .api.auth import Access
+from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
 from .api.middlewares import serving
 from .api.operations import SocketOperations
@@ -53,6 +54,7 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
     app = web.Application(middlewares=(serving(),), client_max_size=settings.server.body_bytes)
     app[keys.SETTINGS] = settings
     app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
+    app[INQUIRIES] = Inquiries()
     app[keys.LOAD] = Load(
         max_requests=settings.server.max_requests,
         max_sockets=settings.websocket.max_connections,

@@ -8,49 +8,50 @@ from aiohttp import web
 
 from ..errors import StaleReading
 from ..models import Kind, Part, Reading
-from .keys import RIGHTS, SETTINGS
+from .keys import SETTINGS
 
 encoder = msgspec.json.Encoder()
 
+JSON = {False: b"false", True: b"true"}
+JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+PRIVATE_HEADERS = {**JSON_HEADERS, "Cache-Control": "no-store"}
 PRIVATE_KINDS = frozenset((Kind.POSITION, Kind.POSITIONS, Kind.WALLET))
 
 
-def is_stale(request: web.Request, part: Part, max_age_s: float) -> bool:
-    """Whether `part` is stale for one who asked for `max_age_s`."""
-    threshold_s = max(request.app[SETTINGS].freshness.stale_after_s, 2 * max_age_s)
-    return part.is_stale(time.monotonic(), threshold_s)
+def opening(request: web.Request, body: dict[str, Any]) -> bytes:
+    """The beginning of a JSON object, up to what each answer adds of its own moment: the exchange, and `body`."""
+    return encoder.encode({"exchange": request.app[SETTINGS].exchange, **body})[:-1]
 
 
 def answer(
-    request: web.Request, kind: Kind, part: Part, max_age_s: float, body: dict[str, Any], *, require_fresh: bool = False
+    request: web.Request,
+    kind: Kind,
+    part: Part,
+    max_age_s: float,
+    opening: bytes,
+    *,
+    tag: str,
+    require_fresh: bool = False,
 ) -> web.Response:
-    """`body` between the fields that every answer carries, with an ETag over reading, question and staleness.
+    """What begins with `opening`, with its age at this moment, and an ETag over reading, question and staleness.
 
-    Raises StaleReading where the reading is stale and `require_fresh`.
+    `tag` names the question. Raises StaleReading where the reading is stale and `require_fresh`.
     """
-    reading = part.reading
+    reading, now = part.reading, time.monotonic()
     assert reading is not None, "an answer is made of a reading"
-    stale = is_stale(request, part, max_age_s)
-    age_ms = round(part.age_s(time.monotonic()) * 1000)
+    age_ms = round(part.age_s(now) * 1000)
+    stale = part.is_stale(now, max(request.app[SETTINGS].freshness.stale_after_s, 2 * max_age_s))
     if stale and require_fresh:
         raise StaleReading(f"the newest reading is {age_ms} ms old and a fresh one was required")
-    headers = {"Cache-Control": "no-store"}
+    headers = PRIVATE_HEADERS
     if kind not in PRIVATE_KINDS:
-        question = hash((request.path_qs, request[RIGHTS].symbols)) & 0xFFFFFFFF
-        headers = {
-            "Cache-Control": "private, no-cache",
-            "ETag": f'W/"{_moment(reading)}-{question:x}-{stale:d}"',
-        }
-        if headers["ETag"] in request.headers.get("If-None-Match", ""):
+        etag = f'W/"{_moment(reading)}-{tag}-{stale:d}"'
+        headers = {**JSON_HEADERS, "Cache-Control": "private, no-cache", "ETag": etag}
+        if etag in request.headers.get("If-None-Match", ""):
+            del headers["Content-Type"]
             return web.Response(status=304, headers=headers)
-    document = {
-        "exchange": request.app[SETTINGS].exchange,
-        **body,
-        "timestamp_ms": time.time_ns() // 1_000_000,
-        "age_ms": age_ms,
-        "stale": stale,
-    }
-    return json_response(document, headers=headers)
+    moment = b',"timestamp_ms":%d,"age_ms":%d,"stale":%b}' % (time.time_ns() // 1_000_000, age_ms, JSON[stale])
+    return web.Response(body=opening + moment, headers=headers)
 
 
 def _moment(reading: Reading[Any]) -> str:
@@ -60,6 +61,4 @@ def _moment(reading: Reading[Any]) -> str:
 
 def json_response(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """`document` as JSON, encoded at once."""
-    return web.Response(
-        body=encoder.encode(document), status=status, headers=headers, content_type="application/json", charset="utf-8"
-    )
+    return web.Response(body=encoder.encode(document), status=status, headers=JSON_HEADERS | (headers or {}))

@@ -8,9 +8,10 @@ from ..errors import InvalidRequest
 from ..market.candles import DEPTH
 from ..market.indicators import CHARTS, Asked, depth_for, parse_names
 from ..models import Candles, Topic
+from .inquiry import FRESHNESS, Inquiry, found, respond
 from .keys import SETTINGS
 from .parameters import Parameters
-from .rest import FRESHNESS, kline_topic, reading_answer
+from .rest import kline_topic
 
 routes = web.RouteTableDef()
 
@@ -18,6 +19,10 @@ routes = web.RouteTableDef()
 @routes.get("/indicators/{symbol}")
 async def indicators(request: web.Request) -> web.Response:
     """The classic set over the last 1,000 candles, or the indicators asked for by name, over more if they need them."""
+    return await respond(request, found(request, _indicators))
+
+
+def _indicators(request: web.Request) -> Inquiry:
     allowed = ("interval", "category", "names", "results", "backtrack", "closed", "chart", *FRESHNESS)
     parameters = Parameters(request.query, allowed)
     limits = request.app[SETTINGS].indicators
@@ -28,8 +33,8 @@ async def indicators(request: web.Request) -> web.Response:
     backtrack = parameters.integer("backtrack", 0, 0, (DEPTH if questions is None else limits.max_candles) - 1)
     depth = DEPTH if questions is None else min(depth_for(questions, results + backtrack), limits.max_candles)
     closed = parameters.boolean("closed")
-    topic = await kline_topic(request, parameters)
-    return await reading_answer(
+    topic = kline_topic(request, parameters)
+    return Inquiry(
         request,
         topic,
         parameters,

@@ -150,6 +150,15 @@ class Feeds:
         if (feed := self._feeds.get(topic)) is not None:
             feed.push(reading)
 
+    def young(self, topic: Topic, max_age_s: float) -> Part | None:
+        """What is known of `topic` if it is no older than `max_age_s`; made anew behind where it soon will be."""
+        feed = self.feed(topic)
+        if (reading := feed.peek(max_age_s)) is None:
+            return None
+        if not feed.is_kept and reading.age_s(self._clock()) > max_age_s * AHEAD:
+            feed.refresh()
+        return feed.part
+
     async def read(self, topic: Topic, *, max_age_s: float, patience_s: float, timeout_s: float) -> Part:
         """What is known of `topic`, no older than `max_age_s` if that can be had without a wait that helps nobody.
 
@@ -157,11 +166,9 @@ class Feeds:
         until the flight is `patience_s` old; not at all where the last refresh failed. What will be too old soon is
         answered at once, and made younger behind: whoever asks all the time never waits. Cancelling is safe.
         """
+        if (young := self.young(topic, max_age_s)) is not None:
+            return young
         feed = self.feed(topic)
-        if (reading := feed.peek(max_age_s)) is not None:
-            if not feed.is_kept and reading.age_s(self._clock()) > max_age_s * AHEAD:
-                feed.refresh()
-            return feed.part
         had_failed = feed.error is not None
         flight = feed.refresh()
         if flight is not None and not (feed.reading is not None and had_failed):
