@@ -46,8 +46,10 @@ def serving(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaita
         response = await _answered(request, handler, request_id)
         if not response.prepared:
             response.headers["X-Request-ID"] = request_id
-            mark(request, response)
-            if request.app[LOAD].is_draining:
+            app = request.app
+            if app[ACCESS].cors_origins:
+                mark(request, response)
+            if app[LOAD].is_draining:
                 response.force_close()  # the connection's next request would meet its end
             _log_end(request, response.status, clock() - started, samplers[response.status >= 400])
         return response
@@ -82,7 +84,8 @@ def _refused(request: web.Request, *, is_socket: bool) -> web.Response | None:
     Open paths need no token, and sockets ask for theirs themselves. Gives the answer to a preflight, which is answered
     here. Raises what the request is refused for.
     """
-    access = request.app[ACCESS]
+    app = request.app
+    access = app[ACCESS]
     access.check_host(request)
     access.check_origin(request, is_socket=is_socket)
     if (response := preflight(request)) is not None or is_socket:
@@ -90,7 +93,7 @@ def _refused(request: web.Request, *, is_socket: bool) -> web.Response | None:
     if request.path not in OPEN_PATHS:
         request[RIGHTS] = rights = access.admit(bearer(request))
         check_route(request, rights)
-    limit = request.app[SETTINGS].server.body_bytes
+    limit = app[SETTINGS].server.body_bytes
     if request.body_exists and (request.content_length or 0) > limit:
         raise TooLarge(f"the request's body is over {limit} bytes")
     return None

@@ -25,12 +25,12 @@ class Symbols:
 
     def known(self, symbol: str, category: str) -> bool | None:
         """Whether the list has `symbol`; None while no list was ever read. Never waits."""
-        topic = Topic(Kind.INSTRUMENTS, category=category)
-        reading = self._feeds.part(topic).reading
+        feed = self._feeds.feed(Topic(Kind.INSTRUMENTS, category=category))
+        reading = feed.reading
         is_listed = reading is not None and symbol in reading.value
         # One that is not there may be new, or have been missed: then the list is looked at again, but not for each.
-        if self._feeds.peek(topic, LIST_AGE_S if is_listed else DOUBT_AGE_S) is None:
-            self._feeds.refresh((topic,))
+        if feed.peek(LIST_AGE_S if is_listed else DOUBT_AGE_S) is None:
+            feed.refresh()
         return None if reading is None else is_listed
 
     async def require(self, symbol: str, category: str) -> None:
