@@ -1,11 +1,12 @@
 /**
  * A client of the gateway, to be copied into a bot or a page: many channels on one socket that heals itself.
- * Browsers and Node 22 have all it needs; Node 20 needs `npm install ws`.
+ * Browsers have all it needs; Node needs `npm install ws`, which can send the token in a header.
  *
  * GATEWAY_TOKEN=... node examples/client.mjs --url ws://127.0.0.1:8000 positions:BTCUSDT price:ETHUSDT
  */
 
-const WebSocket = globalThis.WebSocket ?? (await import("ws")).default;
+const isPage = !globalThis.process?.versions?.node;
+const WebSocket = isPage ? globalThis.WebSocket : (await import("ws")).default;
 
 /** The gateway is never silent for longer. */
 const HEARTBEAT_S = 15;
@@ -86,7 +87,7 @@ export class Client {
   /** @returns {AsyncGenerator<Message, void, void>} */
   async *[Symbol.asyncIterator]() {
     for (let failures = 0; !this.#isClosed; failures += 1) {
-      const line = (this.#line = new Line(this.#url, this.#heartbeatS, () => this.#greeting()));
+      const line = (this.#line = new Line(this.#url, this.#token, this.#heartbeatS, () => this.#greeting()));
       try {
         for await (const message of line) {
           if (message.type === "snapshot") failures = 0;
@@ -114,9 +115,9 @@ export class Client {
     clearTimeout(timer);
   }
 
-  /** What is said first on every connection: the token, as browsers cannot set headers, and what is wanted. */
+  /** What is said first on every connection: the token, as pages cannot set headers, and what is wanted. */
   *#greeting() {
-    if (this.#token) yield { op: "auth", token: this.#token };
+    if (isPage && this.#token) yield { op: "auth", token: this.#token };
     for (const intervalS of new Set(this.#intervalsS.values())) {
       const channels = [...this.#intervalsS.keys()].filter((name) => this.#intervalsS.get(name) === intervalS);
       yield subscription(channels, intervalS);
@@ -155,9 +156,10 @@ class Line {
   /** @type {{code: number, reason: string} | null} */
   end = null;
 
-  constructor(url, heartbeatS, greeting) {
+  constructor(url, token, heartbeatS, greeting) {
     this.#heartbeatS = heartbeatS;
-    this.#socket = new WebSocket(url);
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    this.#socket = isPage ? new WebSocket(url) : new WebSocket(url, { headers });
     this.#socket.onopen = () => {
       for (const message of greeting()) this.send(message);
       this.#hear();

@@ -335,7 +335,7 @@ async def test_the_command_says_why_it_ends(place: Place) -> None:
     async with asyncio.timeout(20):
         printed, complaint = await process.communicate()
     assert (printed, process.returncode) == (b"", 1)
-    assert complaint.startswith(b"refused by the gateway (4401)")
+    assert complaint.startswith(b"refused by the gateway (403)")
     assert complaint.count(b"\n") == 1
 
 

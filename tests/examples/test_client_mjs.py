@@ -199,7 +199,7 @@ async def test_a_channel_that_cannot_be_had_is_told(place: Place) -> None:
 
 
 async def test_the_right_token_opens(place: Place) -> None:
-    """The token goes as the first message, as browsers have to send it."""
+    """The token goes with the upgrade."""
     await place.restart(auth=AUTH)
     async with bot(place.url, "balance", token=TOKEN) as program:
         assert (await program.next())["type"] == "snapshot"
@@ -270,7 +270,7 @@ async def test_the_command_prints_a_line_per_message(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "complaint"), [(("balance",), b"refused by the gateway (4401)"), ((), b"name at least one channel")]
+    ("channels", "complaint"), [(("balance",), b"refused by the gateway (403)"), ((), b"name at least one channel")]
 )
 async def test_the_command_says_why_it_ends(place: Place, channels: tuple[str, ...], complaint: bytes) -> None:
     """Without the token, or without a channel, it ends with one line."""

@@ -16,7 +16,9 @@ from tests.conftest import Exchange, StartGateway, closing, receive
 from .sockets import CLOSE, PING, TEXT, RawSocket, client_frame, eventually, raw, settled
 
 TOKEN = "a-token-of-many-channels-0123456789"
-TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),)}
+PAGE = {"Origin": "https://page.example"}
+"""Of a browser, which cannot send its token but as the first message."""
+TOKENS = {"tokens": (hashlib.sha256(TOKEN.encode()).hexdigest(),), "origins": (PAGE["Origin"],)}
 RIGHT = {"Authorization": f"Bearer {TOKEN}"}
 GONE = (1001, "the gateway is restarting")
 
@@ -103,7 +105,7 @@ async def test_nothing_is_done_before_the_token(start_gateway: StartGateway, exc
     for op in ("subscribe", "unsubscribe", "list", "ping"):
         operation = client_frame(TEXT, json.dumps({"op": op, "channels": ["balance"]}).encode())
         for data in (operation, operation + token):
-            async with raw(gateway, "/ws") as client:
+            async with raw(gateway, "/ws", headers=PAGE) as client:
                 await client.write(data)
                 frames = await client.rest()
             assert [(opcode, payload[:2]) for opcode, payload in frames] == [(CLOSE, (4401).to_bytes(2, "big"))]
@@ -120,7 +122,7 @@ async def test_what_follows_the_token_is_obeyed(start_gateway: StartGateway) -> 
         {"op": "subscribe", "channels": ["price:BTCUSDT"], "interval": 60, "id": 2},
         {"op": "list", "id": 3},
     ]
-    async with raw(gateway, "/ws") as client:
+    async with raw(gateway, "/ws", headers=PAGE) as client:
         data = b"".join(client_frame(TEXT, json.dumps(one).encode()) for one in asked)
         await client.write(data)
         answers = [json.loads((await client.frame())[1]) for _ in range(3)]
@@ -133,7 +135,11 @@ async def test_what_follows_the_token_is_obeyed(start_gateway: StartGateway) -> 
 async def test_the_deadline_of_the_token(start_gateway: StartGateway) -> None:
     """Who says nothing, or only pings, is closed in time; who has shown the token is past every deadline."""
     gateway = await start_gateway(auth=TOKENS, websocket={"auth_timeout_s": 0.4})
-    async with gateway.ws_connect("/ws") as friend, gateway.ws_connect("/ws") as silent, raw(gateway, "/ws") as pinging:
+    async with (
+        gateway.ws_connect("/ws", headers=PAGE) as friend,
+        gateway.ws_connect("/ws", headers=PAGE) as silent,
+        raw(gateway, "/ws", headers=PAGE) as pinging,
+    ):
         await friend.send_json({"op": "auth", "token": TOKEN})
         await receive(friend, "ack")
         await pinging.send(PING, b"here")
@@ -147,7 +153,7 @@ async def test_parameters_are_judged_after_the_token(start_gateway: StartGateway
     """`/ws` takes no parameters: a stranger does not learn even that."""
     gateway = await start_gateway(auth=TOKENS)
     for name in ("interval", "token", "channels"):
-        async with gateway.ws_connect(f"/ws?{name}=1") as ws:
+        async with gateway.ws_connect(f"/ws?{name}=1", headers=PAGE) as ws:
             await ws.send_json({"op": "auth", "token": "wrong"})
             assert (await closing(ws))[0] == 4401
         async with gateway.ws_connect(f"/ws?{name}=1", headers=RIGHT) as ws:
@@ -241,7 +247,7 @@ async def test_a_drain_closes_each_socket_once(start_gateway: StartGateway, exch
         await say(client, "subscribe", channels=["price:BTCUSDT", "balance"], interval=interval)
         await client.message()
     clients.append(await RawSocket.connect(gateway, "/ws", headers=RIGHT))
-    clients.append(await RawSocket.connect(gateway, "/ws"))
+    clients.append(await RawSocket.connect(gateway, "/ws", headers=PAGE))
     await exchange.fault("tickers", hang=True)
     clients.append(waiting := await RawSocket.connect(gateway, "/ws", headers=RIGHT))
     await say(waiting, "subscribe", channels=["price:ETHUSDT", "price:SOLUSDT"], interval=0)
