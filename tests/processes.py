@@ -83,7 +83,11 @@ def clean_environment(**environment: str) -> dict[str, str]:
 
 
 async def launch(*arguments: str, **environment: str) -> asyncio.subprocess.Process:
-    """Start `python run.py`; with at most as many descriptors as DESCRIPTORS says, if that is among the variables."""
+    """Start `python run.py`; with at most as many descriptors as DESCRIPTORS says, if that is among the variables.
+
+    FOLDER is where the gateway's files are, if not here.
+    """
+    folder = environment.pop("FOLDER", str(ROOT))
     limit = environment.pop("DESCRIPTORS", "")
     limited = () if not limit else ("sh", "-c", f'ulimit -n {limit} && exec "$0" "$@"')
     return await asyncio.create_subprocess_exec(
@@ -91,7 +95,7 @@ async def launch(*arguments: str, **environment: str) -> asyncio.subprocess.Proc
         sys.executable,
         "run.py",
         *arguments,
-        cwd=ROOT,
+        cwd=folder,
         env=clean_environment(**environment),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

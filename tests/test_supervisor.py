@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -17,6 +18,7 @@ import aiohttp
 import msgspec
 import pytest
 
+from server import __version__
 from server.access.tokens import hash_of
 from server.api.load import Load
 from server.api.ws import spread_s
@@ -38,7 +40,7 @@ from server.processes.supervisor import ASLEEP_S, is_only_another_key, neighbour
 from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings, Settings
 from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
 from tests.conftest import Exchange, closing, receive
-from tests.processes import GatewayProcess, children_of, gone, keys, launch, running, state_of
+from tests.processes import ROOT, GatewayProcess, children_of, gone, keys, launch, running, state_of
 
 KEPT, REVOKED = "a-token-that-is-kept-0123", "a-token-that-is-revoked-0123"
 SOCKET = "/ws/positions/BTCUSDT?interval=60"
@@ -121,6 +123,12 @@ def sabotage(tmp_path: Path) -> Sabotage:
         return {"PYTHONPATH": str(tmp_path / "path")}
 
     return set_code
+
+
+def listening_on(port: int) -> int:
+    """How many sockets of this machine listen on `port`."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(local.endswith(f":{port:04X}") and state == "0A" for _, local, _, state, *_ in lines)
 
 
 async def fresh(url: str, path: str = "/health") -> Any:
@@ -457,8 +465,37 @@ async def test_interrupt_is_short_and_clean(exchange: Exchange) -> None:
         assert time.monotonic() - started < 3
 
 
+async def test_modules_that_change_reload(exchange: Exchange, tmp_path: Path) -> None:
+    """With --reload a changed module starts the worker anew, which runs what it says now; other files do nothing."""
+    shutil.copytree(ROOT / "server", tmp_path / "server", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("run.py", "config.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    version = tmp_path / "server" / "__init__.py"
+    async with crew(1, "--reload", FOLDER=str(tmp_path), **keys(exchange)) as gateway:
+        (tmp_path / "server" / "notes.txt").write_text("nothing to run")
+        version.write_text(version.read_text().replace(__version__, "9.8.7"))
+        assert (await gateway.event("files_changed"))["paths"] == [str(version)]
+        await gateway.event("reloaded")
+        assert (await fresh(gateway.url))["version"] == "9.8.7"
+        assert await gateway.end() == 0
+
+
+async def test_one_socket_for_all_where_none_can_be_shared(exchange: Exchange, tmp_path: Path) -> None:
+    """Without SO_REUSEPORT all workers accept on one socket: both serve, one that dies is replaced, and all end."""
+    (tmp_path / "sitecustomize.py").write_text("import socket\ndel socket.SO_REUSEPORT\n")
+    async with crew(2, PYTHONPATH=str(tmp_path), **keys(exchange)) as gateway:
+        assert listening_on(int(gateway.url.rpartition(":")[2])) == 1
+        assert (await fresh(gateway.url))["worker"]["of"] == 2
+        for _ in range(2):
+            victim = (await fresh(gateway.url))["worker"]["index"]
+            os.kill(gateway.pids()[victim], signal.SIGKILL)
+            await gateway.event("worker_ready", worker=victim)
+        assert (await fresh(gateway.url))["status"] == "ok"
+        assert await gateway.end() == 0
+
+
 async def test_files_that_change_reload(exchange: Exchange, tmp_path: Path) -> None:
-    """With --reload a changed configuration or module starts the one worker anew, on the same socket."""
+    """With --reload a changed configuration starts the one worker anew, on the same socket."""
     config = tmp_path / "config.toml"
     config.write_text("")
     async with crew(1, "--reload", "--config", str(config), **keys(exchange)) as gateway:
