@@ -9,12 +9,12 @@ from aiohttp import web
 from ..errors import StaleReading
 from ..models import Kind, Part, Reading
 from .keys import SETTINGS
+from .whole import JSON, answered
 
 encoder = msgspec.json.Encoder()
 
-JSON = {False: b"false", True: b"true"}
-JSON_HEADERS = {"Content-Type": "application/json; charset=utf-8"}
-PRIVATE_HEADERS = {**JSON_HEADERS, "Cache-Control": "no-store"}
+BOOLEANS = {False: b"false", True: b"true"}
+NOT_STORED = {"Cache-Control": "no-store"}
 PRIVATE_KINDS = frozenset((Kind.POSITION, Kind.POSITIONS, Kind.WALLET))
 
 
@@ -32,7 +32,7 @@ def answer(
     *,
     tag: str,
     require_fresh: bool = False,
-) -> web.Response:
+) -> web.StreamResponse:
     """What begins with `opening`, with its age at this moment, and an ETag over reading, question and staleness.
 
     `tag` names the question. Raises StaleReading where the reading is stale and `require_fresh`.
@@ -43,15 +43,14 @@ def answer(
     stale = part.is_stale(now, max(request.app[SETTINGS].freshness.stale_after_s, 2 * max_age_s))
     if stale and require_fresh:
         raise StaleReading(f"the newest reading is {age_ms} ms old and a fresh one was required")
-    headers = PRIVATE_HEADERS
+    headers = NOT_STORED
     if kind not in PRIVATE_KINDS:
         etag = f'W/"{_moment(reading)}-{tag}-{stale:d}"'
-        headers = {**JSON_HEADERS, "Cache-Control": "private, no-cache", "ETag": etag}
+        headers = {"Cache-Control": "private, no-cache", "ETag": etag}
         if etag in request.headers.get("If-None-Match", ""):
-            del headers["Content-Type"]
             return web.Response(status=304, headers=headers)
-    moment = b',"timestamp_ms":%d,"age_ms":%d,"stale":%b}' % (time.time_ns() // 1_000_000, age_ms, JSON[stale])
-    return web.Response(body=opening + moment, headers=headers)
+    moment = b',"timestamp_ms":%d,"age_ms":%d,"stale":%b}' % (time.time_ns() // 1_000_000, age_ms, BOOLEANS[stale])
+    return answered(request, opening + moment, headers)
 
 
 def _moment(reading: Reading[Any]) -> str:
@@ -61,4 +60,4 @@ def _moment(reading: Reading[Any]) -> str:
 
 def json_response(document: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """`document` as JSON, encoded at once."""
-    return web.Response(body=encoder.encode(document), status=status, headers=JSON_HEADERS | (headers or {}))
+    return web.Response(body=encoder.encode(document), status=status, headers={"Content-Type": JSON, **(headers or {})})

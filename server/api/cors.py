@@ -27,7 +27,7 @@ def preflight(request: web.Request) -> web.Response | None:
 def mark(request: web.Request, response: web.StreamResponse) -> None:
     """Let a listed page read the answer, whatever it is. Never `*`, never with credentials: there are no cookies."""
     origins = request.app[ACCESS].cors_origins
-    response.headers.add(hdrs.VARY, hdrs.ORIGIN)  # also for others: a cache must not give them this answer
+    response.headers[hdrs.VARY] = hdrs.ORIGIN  # also for others: a cache must not give them this answer
     if (origin := request.headers.get(hdrs.ORIGIN)) in origins:
         response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
         response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = SHOWN_HEADERS

@@ -17,7 +17,7 @@ routes = web.RouteTableDef()
 
 
 @routes.get("/indicators/{symbol}")
-async def indicators(request: web.Request) -> web.Response:
+async def indicators(request: web.Request) -> web.StreamResponse:
     """The classic set over the last 1,000 candles, or the indicators asked for by name, over more if they need them."""
     return await respond(request, found(request, _indicators))
 

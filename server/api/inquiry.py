@@ -86,7 +86,7 @@ def found(request: web.Request, parse: Parse) -> Inquiry:
     return request.app[INQUIRIES].find(request, parse)
 
 
-async def respond(request: web.Request, inquiry: Inquiry) -> web.Response:
+async def respond(request: web.Request, inquiry: Inquiry) -> web.StreamResponse:
     """The answer to `inquiry`, if the exchange has its symbol; at once where what is in hand is young enough."""
     app, topic = request.app, inquiry.topic
     if topic.symbol and app[SYMBOLS].known(topic.symbol, topic.category) is not True:

@@ -22,7 +22,7 @@ def category_of(request: web.Request) -> str:
 
 
 @routes.get("/price/{symbol}")
-async def price(request: web.Request) -> web.Response:
+async def price(request: web.Request) -> web.StreamResponse:
     """The ticker of one symbol."""
     return await respond(request, found(request, _price))
 
@@ -40,7 +40,7 @@ def _price(request: web.Request) -> Inquiry:
 
 
 @routes.get("/positions")
-async def positions(request: web.Request) -> web.Response:
+async def positions(request: web.Request) -> web.StreamResponse:
     """Every open position of the symbols that the token may read."""
     parameters = Parameters(request.query, FRESHNESS)
     topic, sees = Topic(Kind.POSITIONS, category=category_of(request)), request[RIGHTS].sees
@@ -52,7 +52,7 @@ async def positions(request: web.Request) -> web.Response:
 
 
 @routes.get("/positions/{symbol}")
-async def position(request: web.Request) -> web.Response:
+async def position(request: web.Request) -> web.StreamResponse:
     """The open positions of one symbol: none when flat, two in hedge mode."""
     return await respond(request, found(request, _position))
 
@@ -69,7 +69,7 @@ def _listed(positions: Sequence[Position]) -> dict[str, Any]:
 
 
 @routes.get("/balance")
-async def balance(request: web.Request) -> web.Response:
+async def balance(request: web.Request) -> web.StreamResponse:
     """The unified account."""
     return await respond(request, found(request, _balance))
 
@@ -79,7 +79,7 @@ def _balance(request: web.Request) -> Inquiry:
 
 
 @routes.get("/klines/{symbol}")
-async def klines(request: web.Request) -> web.Response:
+async def klines(request: web.Request) -> web.StreamResponse:
     """The last candles of one symbol, oldest first, the forming one among them."""
     return await respond(request, found(request, _klines))
 
@@ -109,7 +109,7 @@ def kline_topic(request: web.Request, parameters: Parameters) -> Topic:
 
 
 @routes.get("/symbols")
-async def symbols(request: web.Request) -> web.Response:
+async def symbols(request: web.Request) -> web.StreamResponse:
     """The exchange's instruments of one category, those that the token may read."""
     rights = request[RIGHTS]
     parameters = Parameters(request.query, ("category",))

@@ -11,12 +11,14 @@ from ..errors import GatewayError, GoingAway
 from ..market.feed import Feed
 from ..models import Kind
 from ..realtime.frames import fault_of
-from .answers import json_response
+from .answers import NOT_STORED, json_response
 from .keys import CLIENT, FEEDS, HISTORY, HUB, LOAD, SETTINGS, STREAMS
 from .parameters import Parameters
+from .whole import answered
 
 routes = web.RouteTableDef()
 
+ALIVE = b'{"status":"alive"}'
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -42,10 +44,10 @@ Indicators: <code>/indicators/BTCUSDT</code>. Details: <code>/health</code>.</p>
 
 
 @routes.get("/livez")
-async def livez(request: web.Request) -> web.Response:
+async def livez(request: web.Request) -> web.StreamResponse:
     """The loop turns."""
     Parameters(request.query, ())
-    return json_response({"status": "alive"}, headers={"Cache-Control": "no-store"})
+    return answered(request, ALIVE, NOT_STORED)
 
 
 @routes.get("/readyz")
