@@ -10,7 +10,7 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
-from .api import catalogue, indicators, keys, rest, system, ws
+from .api import catalogue, indicators, keys, metrics, rest, system, ws
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
@@ -28,11 +28,14 @@ from .market.following import Following
 from .market.history import History
 from .market.listings import Listings
 from .market.symbols import Symbols, check_form
+from .metrics.requests import Requests
 from .models import Candles, Kind, Reading, Topic
+from .processes.neighbours import Neighbours
 from .realtime.channels import Channels
 from .realtime.hub import Hub
 from .settings import IndicatorSettings, Settings
 from .telemetry import get_logger
+from .watchdog import Watchdog
 
 log = get_logger(__name__)
 
@@ -43,11 +46,19 @@ LATE_SHARE = 0.25
 """Of a call's time: a flight older than this is late, and another one joins it."""
 
 
-def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors: int | None = None) -> web.Application:
+def create_app(
+    settings: Settings,
+    *,
+    worker: int = 0,
+    of: int = 1,
+    descriptors: int | None = None,
+    neighbours: Neighbours | None = None,
+) -> web.Application:
     """The gateway as an aiohttp application; no I/O before it is started. The exchange's address has to be known.
 
     As number `worker` of that many it takes its share of the limits: ours, and the exchange's. `descriptors` is how
-    many the system lets it have, None for any number.
+    many the system lets it have, None for any number; `neighbours` are the other workers, None without a
+    supervisor.
     """
     if settings.rest_url is None:
         raise ValueError("the address of the simulator is not known: start it first and set bybit.rest_url")
@@ -62,13 +73,14 @@ def create_app(settings: Settings, *, worker: int = 0, of: int = 1, descriptors:
         of=of,
         descriptors=descriptors,
     )
+    app[keys.NEIGHBOURS], app[keys.REQUESTS], app[keys.WATCHDOG] = neighbours, Requests(), Watchdog()
     _wire_market(app, settings, settings.rest_url, share=1 / of)
     _wire_streams(app, settings, share=1 / of)
     _wire_realtime(app, settings)
-    for table in (catalogue.routes, indicators.routes, rest.routes, system.routes, ws.routes):
+    for table in (catalogue.routes, indicators.routes, metrics.routes, rest.routes, system.routes, ws.routes):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
-    app.cleanup_ctx.extend((_client, _feeds, _history, _streams, _hub, _key))
+    app.cleanup_ctx.extend((_watchdog, _client, _feeds, _history, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)
     return app
 
@@ -166,6 +178,13 @@ def _wire_realtime(app: web.Application, settings: Settings) -> None:
         websocket=settings.websocket,
         freshness=settings.freshness,
     )
+
+
+async def _watchdog(app: web.Application) -> AsyncIterator[None]:
+    """Watch the loop for as long as it serves."""
+    app[keys.WATCHDOG].start()
+    yield
+    app[keys.WATCHDOG].stop()
 
 
 async def _client(app: web.Application) -> AsyncIterator[None]:

@@ -206,6 +206,12 @@ class LogSettings(Struct, frozen=True, kw_only=True):
     format: LogFormat = LogFormat.CONSOLE
 
 
+class MetricsSettings(Struct, frozen=True, kw_only=True):
+    """What `/metrics` tells. With `symbols` each symbol's readings have series of their own."""
+
+    symbols: bool = False
+
+
 class RedisSettings(Struct, frozen=True, kw_only=True):
     """The shared bus, which is not built yet: the loader refuses any address."""
 
@@ -236,6 +242,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     indicators: IndicatorSettings = IndicatorSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
     redis: RedisSettings = RedisSettings()
 
     @property

@@ -16,8 +16,9 @@ import msgspec
 from aiohttp import web
 
 from . import __version__
-from .api.keys import CLIENT, FEEDS, LOAD, SETTINGS
+from .api.keys import CLIENT, FEEDS, LOAD, NEIGHBOURS, SETTINGS
 from .api.load import Load
+from .api.reports import answer
 from .api.revocation import apply
 from .api.ws import drain, spread_s
 from .app import create_app
@@ -95,9 +96,10 @@ async def serve(
     """
     stop: Stop = asyncio.get_running_loop().create_future()
     index, of = (post.assignment.index, post.assignment.of) if post else (0, 1)
+    neighbours = post.neighbours if post else None
     limit = descriptor_limit()
     runner = web.AppRunner(
-        create_app(settings, worker=index, of=of, descriptors=limit),
+        create_app(settings, worker=index, of=of, descriptors=limit, neighbours=neighbours),
         access_log=None,
         keepalive_timeout=settings.server.keepalive_s,
         lingering_time=settings.server.body_timeout_s,
@@ -114,6 +116,8 @@ async def serve(
         try:
             tune(listeners[own], settings)
             doors.open(own)
+            if neighbours is not None:
+                neighbours.listen(functools.partial(answer, runner.app))
             _log_start(settings, address_of(listeners[own]), runner.app[LOAD])
             obedience = Obedience(runner, doors, protect)
             if post is None:
@@ -246,6 +250,8 @@ async def _leave(
     load = runner.app[LOAD]
     load.is_draining = True
     log.info("draining", sockets=len(load.sockets), requests=load.requests)
+    if (neighbours := runner.app[NEIGHBOURS]) is not None:
+        neighbours.hush()
     with HardDeadline(min(shutdown_s, HURRY_S) if is_hurried else shutdown_s, last_words):
         doors.stop_accepting()
         if post is not None:

@@ -10,13 +10,14 @@ SERVER = Path(__file__).parents[1] / "server"
 
 FLOORS = [
     {"__init__"},
-    {"rows"},
+    {"histogram", "rows"},
     {"errors", "models"},
     {"access"},
     {"settings"},
     {"configuration", "loops", "redaction"},
     {"telemetry"},
-    {"bybit", "market", "processes", "realtime"},
+    {"bybit", "market", "processes", "realtime", "watchdog"},
+    {"metrics"},
     {"api"},
     {"app"},
     {"worker"},
@@ -25,7 +26,14 @@ FLOORS = [
 """From the ground up: each part imports from lower floors only. Siblings on one floor do not know each other."""
 
 BESIDE = "simulator"
-FOREIGN = {"pybit": "bybit", "talib": "market", "requests": "bybit", "urllib3": "bybit", "structlog": None}
+FOREIGN = {
+    "pybit": "bybit",
+    "talib": "market",
+    "requests": "bybit",
+    "urllib3": "bybit",
+    "structlog": None,
+    "prometheus_client": "metrics",
+}
 
 
 def modules() -> Iterator[Path]:

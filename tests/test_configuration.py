@@ -239,6 +239,8 @@ hosts = ["a.example", "b.example:8000"]
 [log]
 level = "error"
 format = "json"
+[metrics]
+symbols = true
 """
 
 

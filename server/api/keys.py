@@ -10,9 +10,12 @@ from ..market.feeds import Feeds
 from ..market.following import Following
 from ..market.history import History
 from ..market.symbols import Symbols
+from ..metrics.requests import Requests
+from ..processes.neighbours import Neighbours
 from ..realtime.channels import Channels
 from ..realtime.hub import Hub
 from ..settings import Settings
+from ..watchdog import Watchdog
 from .auth import Access
 from .load import Load
 from .operations import SocketOperations
@@ -30,5 +33,8 @@ HUB = web.AppKey("HUB", Hub)
 OPERATIONS = web.AppKey("OPERATIONS", SocketOperations)
 ACCESS = web.AppKey("ACCESS", Access)
 LOAD = web.AppKey("LOAD", Load)
+REQUESTS = web.AppKey("REQUESTS", Requests)
+WATCHDOG = web.AppKey("WATCHDOG", Watchdog)
+NEIGHBOURS: web.AppKey[Neighbours | None] = web.AppKey("NEIGHBOURS")
 RIGHTS = web.RequestKey("RIGHTS", Rights)
 """What the request's token may read, once it is admitted."""

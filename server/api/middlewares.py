@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from ..errors import GatewayError, InternalError, TooLarge
+from ..metrics.requests import UNMATCHED
 from ..telemetry import REQUEST, Sampler, get_logger
 from .auth import bearer
 from .cors import mark, preflight
-from .keys import ACCESS, LOAD, RIGHTS, SETTINGS
+from .keys import ACCESS, LOAD, REQUESTS, RIGHTS, SETTINGS
 from .problems import of_http, problem
 from .scopes import OPEN_PATHS, check_route
 
@@ -51,10 +52,18 @@ def serving(clock: Callable[[], float] = time.monotonic) -> Callable[..., Awaita
                 mark(request, response)
             if app[LOAD].is_draining:
                 response.force_close()  # the connection's next request would meet its end
-            _log_end(request, response.status, clock() - started, samplers[response.status >= 400])
+            duration_s = clock() - started
+            app[REQUESTS].ended(route_of(request), response.status, duration_s)
+            _log_end(request, response.status, duration_s, samplers[response.status >= 400])
         return response
 
     return serve
+
+
+def route_of(request: web.Request) -> str:
+    """The pattern of the route that the request went to."""
+    resource = request.match_info.route.resource
+    return UNMATCHED if resource is None else resource.canonical
 
 
 async def _answered(request: web.Request, handler: Handler, request_id: str) -> web.StreamResponse:

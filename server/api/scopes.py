@@ -20,6 +20,8 @@ ROUTES: dict[str, tuple[Scope, ...]] = {
     "/positions/{symbol}": (Scope.POSITIONS,),
     "/balance": (Scope.BALANCE,),
     "/health": (Scope.METRICS,),
+    "/metrics": (Scope.METRICS,),
+    "/connections": (Scope.CONNECTIONS,),
 }
 SOCKETS = frozenset(("/ws", "/ws/positions/{symbol}"))
 """Routes that upgrade whoever has a token, and then ask for the scopes of each channel."""

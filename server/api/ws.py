@@ -46,7 +46,9 @@ async def multiple(request: web.Request) -> web.StreamResponse:
 async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamResponse:
     """One socket, from its upgrade to its end."""
     ws = await _upgraded(request)
+    request.app[HUB].tally.opened += 1
     if (transport := request.transport) is None:
+        request.app[HUB].tally.ended(None)
         return ws  # gone already
     load = request.app[LOAD]
     started, session = time.monotonic(), None
@@ -63,6 +65,8 @@ async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamRe
     except Exception:
         log.exception("connection_crashed", path=request.path)
         await asyncio.wait({farewell(ws, transport, InternalError("a bug of the gateway"))})
+    finally:
+        request.app[HUB].tally.ended(ws.get(CLOSE_CODE, ws.close_code))
     _log_end(request, ws, session, time.monotonic() - started)
     disentangle(ws)
     return ws
@@ -139,6 +143,7 @@ def _session(request: web.Request, ws: Socket, transport: asyncio.Transport, *, 
         known=app[OPERATIONS].known,
         is_single=is_single,
         rights=request[RIGHTS],
+        address=request.remote or "",
     )
 
 

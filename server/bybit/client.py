@@ -19,6 +19,7 @@ from ..settings import BybitSettings, Secret
 from ..telemetry import get_logger
 from . import parsing
 from .budget import ACCOUNT_ENDPOINTS
+from .calls import Calls
 from .clock import ExchangeClock, Offset
 from .credentials import Credentials
 from .failures import asked, empty, printable
@@ -105,6 +106,7 @@ class BybitClient:
             key_retry_s=settings.key_retry_s,
             clock=clock,
         )
+        self.calls = Calls()
         self.credentials = Credentials(self.key, refuse_trading_keys=refuse_trading_keys, clock=clock)
         self._rest_url = rest_url
         self._keys: tuple[Secret | None, ...] = (settings.api_key, settings.api_secret)
@@ -286,7 +288,7 @@ class BybitClient:
         timeout_s = self._settings.call_timeout_s
         if endpoint in ACCOUNT_ENDPOINTS:
             await self._prepare_account(endpoint)
-        await self.guards.admit(endpoint, timeout_s=timeout_s)
+        await self._admit(endpoint, timeout_s)
         number, started = next(self._numbers), self._clock()
         outcome, said = "crashed", None
         try:
@@ -306,6 +308,8 @@ class BybitClient:
             outcome = "cancelled"
             raise
         finally:
+            duration_s = self._clock() - started
+            self.calls.ended(endpoint, outcome, duration_s)
             log.log(
                 10 if outcome == "ok" else 30,
                 "upstream_called",
@@ -314,8 +318,16 @@ class BybitClient:
                 symbol=query.get("symbol"),
                 outcome=outcome,
                 said=said,
-                duration_ms=round((self._clock() - started) * 1000, 1),
+                duration_ms=round(duration_s * 1000, 1),
             )
+
+    async def _admit(self, endpoint: str, timeout_s: float) -> None:
+        """Return when the guards let a call through. Raises ExchangeError, and counts what they refuse."""
+        try:
+            await self.guards.admit(endpoint, timeout_s=timeout_s)
+        except ExchangeError as error:
+            self.calls.refused(endpoint, error.reason)
+            raise
 
     async def _prepare_account(self, endpoint: str) -> None:
         """Return when a call may use the key and its signature will hold. Raises ExchangeError."""

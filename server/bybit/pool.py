@@ -29,6 +29,8 @@ class Pool:
         self.threads = threads
         self._clock = clock
         self._closed = False
+        self.waiting = 0
+        """How many calls wait for a thread."""
         self._under_way: dict[Deadline, float] = {}
         self._permits = asyncio.Semaphore(threads)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"bybit-{name}")
@@ -45,7 +47,11 @@ class Pool:
         Cancelling is safe: the call is cut, and the permit comes back when its thread ends.
         """
         end = self._clock() + timeout_s
-        await self._permit(end, timeout_s)
+        self.waiting += 1
+        try:
+            await self._permit(end, timeout_s)
+        finally:
+            self.waiting -= 1
         if self._closed:
             self._permits.release()
             raise ExchangeUnreachable("the gateway stops and makes no more calls to the exchange")

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ..settings import AuthSettings, Secret, Settings
+from .neighbours import Neighbours
 
 ASSIGNMENT_BYTES = 64 * 1024 * 1024
 
@@ -19,6 +20,7 @@ ASSIGNMENT_BYTES = 64 * 1024 * 1024
 class Assignment(Struct, frozen=True, kw_only=True):
     """What a worker is: its number among how many, its settings, and the descriptors of all listening sockets.
 
+    `inlets` are the mailboxes of all workers, `outlet` the end of its own that it reads.
     Into the file `last_words` the interpreter writes where it was when it is killed by what a process can be told of.
     """
 
@@ -27,6 +29,8 @@ class Assignment(Struct, frozen=True, kw_only=True):
     settings: Settings
     descriptors: tuple[int, ...]
     last_words: int
+    inlets: tuple[int, ...] = ()
+    outlet: int | None = None
 
     @property
     def own(self) -> int:
@@ -101,6 +105,13 @@ def _revealed(value: object) -> str:
     return value.reveal()
 
 
+def _neighbours(assignment: Assignment) -> Neighbours | None:
+    if assignment.outlet is None:
+        return None
+    inlets = [socket.socket(fileno=descriptor) for descriptor in assignment.inlets]
+    return Neighbours(inlets, socket.socket(fileno=assignment.outlet))
+
+
 ENCODER = msgspec.json.Encoder(enc_hook=_revealed)
 
 
@@ -121,6 +132,7 @@ class Post:
         with channel.makefile("rb") as lines:  # nothing but the assignment comes before Ready
             self.assignment = decode_assignment(lines.readline(ASSIGNMENT_BYTES))
         self.listeners = [socket.socket(fileno=descriptor) for descriptor in self.assignment.descriptors]
+        self.neighbours = _neighbours(self.assignment)
         self._writer: asyncio.StreamWriter | None = None
 
     async def orders(self) -> AsyncIterator[Order]:

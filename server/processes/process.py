@@ -15,6 +15,7 @@ from typing import IO
 
 from ..settings import Settings
 from ..telemetry import get_logger
+from .neighbours import Mailbox
 from .post import REPORTS, Alive, Assignment, Order, Ready, Rekeyed, encode, encode_assignment
 
 log = get_logger(__name__)
@@ -47,9 +48,16 @@ class Process:
     """
 
     def __init__(
-        self, index: int, of: int, settings: Settings, listeners: Sequence[socket.socket], *, ready_s: float = READY_S
+        self,
+        index: int,
+        of: int,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        mailboxes: Sequence[Mailbox] = (),
+        *,
+        ready_s: float = READY_S,
     ) -> None:
-        """Start worker `index`. Raises OSError where the system refuses another process."""
+        """Start worker `index`; the mailboxes are of all places. Raises OSError where there can be no other process."""
         descriptors = tuple(listener.fileno() for listener in listeners)
         self.index, self.settings = index, settings
         self.phase = Phase.STARTING
@@ -63,14 +71,27 @@ class Process:
         self.channel, theirs = socket.socketpair()
         self._last_words = _scratch()
         words = self._last_words.fileno()
+        inlets = tuple(mailbox.inlet.fileno() for mailbox in mailboxes)
+        outlet = mailboxes[index].outlet.fileno() if mailboxes else None
+        passed = (*descriptors, words, *inlets, *(() if outlet is None else (outlet,)))
         with theirs:
             try:
-                self._process = _started(theirs.fileno(), (*descriptors, words))
+                self._process = _started(theirs.fileno(), passed)
             except BaseException:
                 self.channel.close()
                 self._last_words.close()
                 raise
-        self._assign(Assignment(index=index, of=of, settings=settings, descriptors=descriptors, last_words=words))
+        self._assign(
+            Assignment(
+                index=index,
+                of=of,
+                settings=settings,
+                descriptors=descriptors,
+                last_words=words,
+                inlets=inlets,
+                outlet=outlet,
+            )
+        )
         log.info("worker_started", worker=index, pid=self.pid)
 
     def _assign(self, assignment: Assignment) -> None:

@@ -17,6 +17,7 @@ from ..configuration import ConfigurationError
 from ..settings import AuthSettings, Settings
 from ..telemetry import get_logger
 from .listeners import end_each
+from .neighbours import Mailbox
 from .post import Accept, Readmit, Release
 from .process import READY_S, Phase, Process
 from .restarts import Stillbirths
@@ -48,6 +49,7 @@ class Supervisor:
         self._listeners = listeners
         self._load = load
         self._slots = [Slot(index, settings) for index in range(settings.server.workers)]
+        self._mailboxes = [Mailbox() for _ in self._slots]
         self._stillbirths = Stillbirths()
         self._covering: dict[int, Process] = {}
         self._roll: Roll | None = None
@@ -67,6 +69,8 @@ class Supervisor:
                     break
                 self._wait(signals)
         end_each(self._listeners)
+        for mailbox in self._mailboxes:
+            mailbox.close()
         log.info("supervisor_stopped", code=self._code)
         return self._code
 
@@ -165,7 +169,7 @@ class Supervisor:
             self._died(slot, now, 0.0, None, was_ready=False)
 
     def _process(self, settings: Settings, ready_s: float, index: int) -> Process:
-        return Process(index, len(self._slots), settings, self._listeners, ready_s=ready_s)
+        return Process(index, len(self._slots), settings, self._listeners, self._mailboxes, ready_s=ready_s)
 
     def _cover(self) -> None:
         """Let a neighbour accept for whoever is away, and take that back when it is no more."""

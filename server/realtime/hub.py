@@ -18,6 +18,7 @@ from .outbox import Outbox
 from .pulse import Pulse
 from .session import Session
 from .subscription import Subscription
+from .tally import Census, Tally
 
 log = get_logger(__name__)
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 
 SLICE = 50
 """Sockets served before the loop has its turn: what keeps REST fast while thousands are written to."""
+COUNTED = 250
+"""Sockets asked for what they were sent before the loop has its turn."""
 ENCODED = 20
 """Channels whose news are encoded before the loop has its turn."""
 
@@ -58,6 +61,7 @@ class Hub:
         self._max_age_s = live_poll_s / 2
         self._ask_wait_s = min(live_poll_s, ASK_WAIT_S)
         self._clock = clock
+        self.tally = Tally()
         self._sessions: dict[Session, None] = {}
         self._members: dict[Channel, Members] = {}
         self._live: dict[Channel, Members] = {}
@@ -84,6 +88,24 @@ class Hub:
         """All of them."""
         return [*self._sessions]
 
+    async def census(self) -> Census:
+        """What all sockets were sent so far, those included that have gone; asked for in slices."""
+        every = self.sessions
+        census = Census(self.tally, len(every))
+        for start in range(0, len(every), COUNTED):
+            census.add(every[start : start + COUNTED])
+            await asyncio.sleep(0)
+        return census
+
+    def subscriptions(self) -> dict[tuple[str, bool], int]:
+        """How many there are of each kind of channel, and whether live."""
+        counts: dict[tuple[str, bool], int] = {}
+        for channel, members in self._members.items():
+            kind, live = channel.name.partition(":")[0], len(self._live.get(channel, ()))
+            counts[kind, True] = counts.get((kind, True), 0) + live
+            counts[kind, False] = counts.get((kind, False), 0) + len(members) - live
+        return counts
+
     async def start(self, scheduler: Scheduler) -> None:
         """Run the hub's jobs on `scheduler`, whose owner closes them."""
         self._scheduler = scheduler
@@ -101,7 +123,9 @@ class Hub:
 
     def leave(self, session: Session) -> None:
         """Forget `session` and all that it is subscribed to; what has not begun by now never will."""
-        self._sessions.pop(session, None)
+        if session in self._sessions:
+            del self._sessions[session]
+            self.tally.left(session)
         self._pulse.leave(session)
         for subscription in session.subscriptions.values():
             subscription.close()

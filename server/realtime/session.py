@@ -61,8 +61,11 @@ class Session:
         "_transport",
         "_waker",
         "_woken",
+        "address",
         "is_single",
+        "opened_at",
         "outbox",
+        "pong_at",
         "rights",
         "subscriptions",
         "ws",
@@ -79,12 +82,16 @@ class Session:
         known: Callable[[str], bool | None],
         is_single: bool = False,
         rights: Rights = EVERYTHING,
+        address: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ws = ws
         self.subscriptions: dict[str, Subscription] = {}
         self.is_single = is_single
         self.rights = rights
+        self.address = address
+        self.opened_at = clock()
+        self.pong_at: float | None = None
         self._transport = transport
         self._hub = hub
         self._operations = operations
@@ -104,6 +111,16 @@ class Session:
         """How many frames of ours were written to it, pings and the like apart."""
         counts = (subscription.frames_sent for subscription in self.subscriptions.values())
         return self.outbox.frames_sent + sum(counts)
+
+    @property
+    def frames_conflated(self) -> int:
+        """How many frames were replaced by a newer one of their channel, for it was slow."""
+        return self.outbox.frames_conflated
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What was written to it and has not left this process yet."""
+        return self._transport.get_write_buffer_size()
 
     def subscribe(self, channel: Channel, *, interval_s: float, max_age_s: float) -> Subscription:
         """Have `channel` from now on; nothing is shown before `begin`. In place of what it had of it."""
@@ -305,7 +322,9 @@ class Session:
     async def _heed(self, message: WSMessage) -> None:
         if message.type is WSMsgType.PING:
             self.outbox.control(pong_frame(message.data))
-        elif message.type is not WSMsgType.PONG:
+        elif message.type is WSMsgType.PONG:
+            self.pong_at = self._clock()
+        else:
             await self._answer(message.data if message.type is WSMsgType.TEXT else "")
 
     async def _answer(self, text: str) -> None:

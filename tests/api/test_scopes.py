@@ -21,6 +21,8 @@ PATHS = {
     "/positions/BTCUSDT": Scope.POSITIONS,
     "/balance": Scope.BALANCE,
     "/health": Scope.METRICS,
+    "/metrics": Scope.METRICS,
+    "/connections": Scope.CONNECTIONS,
 }
 NEEDED = {
     "positions:BTCUSDT": {Scope.POSITIONS, Scope.BALANCE, Scope.MARKET},
