@@ -1,18 +1,17 @@
 """Routes about what the gateway does at the moment, in all its processes: metrics, and who is connected."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
 
-from ..metrics.page import text_of
+from ..metrics.page import format_of, page_of
 from .answers import json_response
 from .connections import Listing
 from .keys import SETTINGS
 from .parameters import Parameters
-from .reports import CONNECTIONS, FAMILIES, METRICS, gathered
+from .reports import CONNECTIONS, LINES, METRICS, gathered
 
 routes = web.RouteTableDef()
 
@@ -26,11 +25,10 @@ USUAL = 1000
 async def metrics(request: web.Request) -> web.Response:
     """Everything that is counted, of every worker, for Prometheus."""
     Parameters(request.query, ())
-    told = await gathered(request.app, METRICS)
-    reports = {worker: None if said is None else FAMILIES.decode(said) for worker, said in told.items()}
-    accept = request.headers.get("Accept", "")
-    text, content_type = await asyncio.to_thread(text_of, reports, accept)
-    return web.Response(body=text, headers={**NO_STORE, "Content-Type": content_type})
+    written = format_of(request.headers.get("Accept", ""))
+    told = await gathered(request.app, METRICS + written.name.encode())
+    reports = {worker: None if said is None else LINES.decode(said) for worker, said in told.items()}
+    return web.Response(body=page_of(reports, written), headers={**NO_STORE, "Content-Type": written.value})
 
 
 @routes.get("/connections")

@@ -11,17 +11,19 @@ from .. import __version__
 from ..metrics.family import Family, single
 from ..metrics.loop import of_watchdog
 from ..metrics.market import of_candles, of_feeds
+from ..metrics.page import Format, Lines, lines_of
 from ..metrics.process import of_process
 from ..metrics.sockets import of_hub
 from ..metrics.upstream import of_client, of_streams
 from .connections import listed
 from .keys import CLIENT, FEEDS, HISTORY, HUB, LOAD, NEIGHBOURS, REQUESTS, SETTINGS, STREAMS, WATCHDOG
 
-METRICS = b"metrics"
+METRICS = b"metrics "
+"""A question for metrics ends with the format that they are wanted in."""
 CONNECTIONS = b"connections "
 """A question for connections ends with how many are wanted at most."""
 
-FAMILIES = msgspec.msgpack.Decoder(list[Family])
+LINES = msgspec.msgpack.Decoder(Lines)
 
 
 async def gathered(app: web.Application, question: bytes) -> dict[int, bytes | None]:
@@ -43,10 +45,19 @@ async def _of(app: web.Application, place: int, question: bytes) -> bytes | None
 
 async def answer(app: web.Application, question: bytes) -> bytes:
     """What this worker itself says."""
-    if question == METRICS:
-        return msgspec.msgpack.encode(await families(app))
+    if question.startswith(METRICS):
+        return msgspec.msgpack.encode(await _lines(app, Format[question.removeprefix(METRICS).decode()]))
     assert question.startswith(CONNECTIONS), "workers ask what is answered here"
     return await listed(app, int(question.removeprefix(CONNECTIONS)))
+
+
+async def _lines(app: web.Application, written: Format) -> Lines:
+    """All metrics of this worker, as text; the loop has its turn after each."""
+    lines: Lines = {}
+    for family in await families(app):
+        lines[family.name] = lines_of(family, app[LOAD].worker, written)
+        await asyncio.sleep(0)
+    return lines
 
 
 async def families(app: web.Application) -> list[Family]:

@@ -1,4 +1,4 @@
-"""Family: one metric's samples of one process, in the form in which processes tell each other of them."""
+"""Family: one metric's samples of one process."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from .catalogue import METRICS
 Labels = dict[str, str]
 
 
-class Family(Struct, array_like=True):
+class Family(Struct):
     """The samples of the metric of that name: suffix, labels, value."""
 
     name: str
