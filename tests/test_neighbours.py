@@ -5,15 +5,20 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.api.keys import LOAD, NEIGHBOURS
+from server.api.reports import answer
+from server.app import create_app
 from server.processes.neighbours import Mailbox, Neighbours
-from tests.conftest import Exchange, receive
+from tests.conftest import Exchange, receive, settings_for
 from tests.processes import keys
 from tests.test_supervisor import crew, fresh
 
@@ -165,3 +170,29 @@ async def test_restarts_leave_nothing(exchange: Exchange, tmp_path: Path) -> Non
         assert all(rolled[started][place] > before[started][place] for place in ("0", "1"))
         assert await gateway.end() == 0
     assert [path.name for path in tmp_path.iterdir()] == []
+
+
+async def test_a_successor_speaks_for_its_place(
+    exchange: Exchange, aiohttp_client: Any, mailboxes: list[Mailbox]
+) -> None:
+    """A worker that leaves shows its successor's numbers, not its own, unless there is none."""
+
+    def app() -> web.Application:
+        return create_app(settings_for(exchange.url), worker=0, of=2, neighbours=neighbours(mailboxes, 0))
+
+    former, successor = await aiohttp_client(app()), await aiohttp_client(app())
+    epochs = [gateway.app[LOAD].epoch for gateway in (former, successor)]
+
+    async def shown() -> tuple[set[str], dict[str, float]]:
+        text = await (await former.get("/metrics")).text()
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        ups = {s.labels["worker"]: s.value for s in samples if s.name == "gateway_worker_up"}
+        return {s.labels["epoch"] for s in samples if s.name == "gateway_info"}, ups
+
+    one_of_two = {"0": 1.0, "1": 0.0}
+    assert await shown() == ({epochs[0]}, one_of_two)
+    successor.app[NEIGHBOURS].listen(partial(answer, successor.app))
+    former.app[LOAD].is_draining = True
+    assert await shown() == ({epochs[1]}, one_of_two)
+    successor.app[NEIGHBOURS].hush()
+    assert await shown() == ({epochs[0]}, one_of_two)
