@@ -63,7 +63,7 @@ METRICS = {
     "gateway_candle_bytes": Metric("gauge", (), "Bytes that the candles take."),
     "gateway_candle_fetches_total": Metric("counter", ("reason",), "Calls for candles, by why."),
     "gateway_candle_contradictions_total": Metric("counter", (), "Calls that found closed candles changed."),
-    "gateway_loop_lag_seconds": Metric("histogram", (), "How late the event loop was for its beat."),
+    "gateway_loop_lag_seconds": Metric("histogram", (), "How long the event loop took to answer."),
     "gateway_loop_blocked_total": Metric("counter", (), "Times that the event loop was blocked for 100 ms or more."),
     "process_cpu_seconds_total": Metric("counter", (), "Processor time, user's and system's."),
     "process_virtual_memory_bytes": Metric("gauge", (), "Virtual memory."),
