@@ -211,10 +211,14 @@ async def settled(gateway: Gateway, *, but: int = 0, timeout_s: float = 10.0) ->
     `but` polled sessions may be left, with their places and jobs.
     """
     app = gateway.app
-    await eventually(
-        lambda: (len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))) == (but, but, but + len(HUB_JOBS)),
-        timeout_s=timeout_s,
-    )
+
+    def left() -> tuple[int, int, int]:
+        return len(app[HUB]), len(app[LOAD].sockets), len(jobs(gateway))
+
+    try:
+        await eventually(lambda: left() == (but, but, but + len(HUB_JOBS)), timeout_s=timeout_s)
+    except TimeoutError:
+        raise AssertionError(f"left are (sessions, sockets, jobs) {left()}: {jobs(gateway)}") from None
     assert set(jobs(gateway)) >= HUB_JOBS
 
 
