@@ -1,15 +1,21 @@
 """Operations: what clients ask of their sockets, done and answered."""
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
-
-from msgspec import Struct
+from collections.abc import Callable
 
 from ..errors import GatewayError, InvalidRequest, TooManySubscriptions, UnknownSymbol, outcome_of
 from ..realtime.channel import Channel
 from ..realtime.channels import FORMS, Channels
 from ..realtime.hub import Hub
+from ..realtime.messages import (
+    AuthMessage,
+    Listed,
+    ListMessage,
+    PongMessage,
+    Refusal,
+    SubscribedMessage,
+    UnsubscribedMessage,
+)
 from ..realtime.operations import Operation
 from ..realtime.session import Session
 from ..realtime.subscription import Subscription
@@ -20,14 +26,6 @@ from .scopes import check_channel, confine
 SINGLE = ("ping", "auth")
 """What a socket of one channel may ask."""
 MULTIPLE = ("subscribe", "unsubscribe", "list", *SINGLE)
-
-
-class Fault(Struct, frozen=True):
-    """Why one channel of a request could not be had."""
-
-    channel: str
-    code: str
-    detail: str
 
 
 class SocketOperations:
@@ -59,11 +57,11 @@ class SocketOperations:
             raise InvalidRequest("op", f"unknown operation {operation.op[:40]!r}; allowed: {', '.join(allowed)}")
         match operation.op:
             case "ping":
-                session.say({"type": "pong", "id": operation.id, "timestamp_ms": time.time_ns() // 1_000_000})
+                session.say(PongMessage("pong", operation.id, time.time_ns() // 1_000_000))
             case "auth":
                 self._authenticate(session, operation)
             case "list":
-                session.say({"type": "list", "id": operation.id, "channels": _listed(session)})
+                session.say(ListMessage("list", operation.id, _listed(session)))
             case "subscribe":
                 await self._subscribe(session, operation)
             case "unsubscribe":
@@ -75,19 +73,20 @@ class SocketOperations:
         except GatewayError as error:
             session.end(error)
         else:
-            session.say({"type": "ack", "id": operation.id, "op": "auth"})
+            session.say(AuthMessage("ack", operation.id, "auth"))
             confine(session, rights)
 
     async def _subscribe(self, session: Session, operation: Operation) -> None:
-        names, interval_s = _names_of(operation), self.interval_s(operation.interval)
+        asked, interval_s = _names_of(operation), self.interval_s(operation.interval)
         begun: list[Subscription] = []
-        faults: list[Fault] = []
-        for name in names:
+        refusals: list[Refusal] = []
+        for name in asked:
             try:
                 begun.append(self.subscribed(session, name, interval_s))
             except GatewayError as error:
-                faults.append(Fault(name[:100], outcome_of(error).code, error.detail))
-        session.say(_ack(operation, "subscribed", [one.channel.name for one in begun], faults))
+                refusals.append(Refusal(name[:100], outcome_of(error).code, error.detail))
+        names = tuple([one.channel.name for one in begun])
+        session.say(SubscribedMessage("ack", operation.id, "subscribe", names, tuple(refusals)))
         if begun:
             await self._hub.begin(session, begun)
 
@@ -117,14 +116,14 @@ class SocketOperations:
 
     def _unsubscribe(self, session: Session, operation: Operation) -> None:
         ended: list[str] = []
-        faults: list[Fault] = []
+        refusals: list[Refusal] = []
         for name in _names_of(operation):
             if (subscription := session.unsubscribe(name)) is None:
-                faults.append(Fault(name[:100], "not_subscribed", "this socket has no such subscription"))
+                refusals.append(Refusal(name[:100], "not_subscribed", "this socket has no such subscription"))
             else:
                 self._hub.unsubscribe(subscription)
                 ended.append(name)
-        session.say(_ack(operation, "unsubscribed", ended, faults))
+        session.say(UnsubscribedMessage("ack", operation.id, "unsubscribe", tuple(ended), tuple(refusals)))
 
     def interval_s(self, asked: float | None) -> float:
         """The pace asked for: 0 for live, or within bounds; the default where none was. Raises InvalidRequest."""
@@ -147,9 +146,5 @@ def _names_of(operation: Operation) -> list[str]:
     return [*dict.fromkeys(operation.channels)]
 
 
-def _ack(operation: Operation, what: str, names: Iterable[str], faults: list[Fault]) -> dict[str, Any]:
-    return {"type": "ack", "id": operation.id, "op": operation.op, what: [*names], "errors": faults}
-
-
-def _listed(session: Session) -> list[dict[str, Any]]:
-    return [{"channel": name, "interval": one.interval_s} for name, one in session.subscriptions.items()]
+def _listed(session: Session) -> tuple[Listed, ...]:
+    return tuple([Listed(name, one.interval_s) for name, one in session.subscriptions.items()])

@@ -13,6 +13,7 @@ from ..errors import GatewayError, GoingAway, InternalError, InvalidRequest, Una
 from ..market.symbols import check_form
 from ..realtime.farewell import CLOSE_CODE, CLOSE_S, Socket, disentangle, farewell
 from ..realtime.frames import message_frame, pong_frame
+from ..realtime.messages import AuthMessage
 from ..realtime.operations import parse_message
 from ..realtime.session import Session
 from ..telemetry import get_logger
@@ -104,7 +105,7 @@ async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Tr
     rights, number = _admit_first(access.admit, message)
     if ws.closed:
         raise GoingAway("the socket was closed meanwhile")
-    transport.write(message_frame({"type": "ack", "id": number, "op": "auth"}))
+    transport.write(message_frame(AuthMessage("ack", number, "auth")))
     return rights
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..errors import ExchangeTimeout
 from ..models import Part, Reading, Topic
-from .frames import Frame, StatusMessage, encoder, fault_of, message_frame, text_frame
+from .frames import Frame, fault_of, message_frame
+from .messages import Message, StatusMessage
 
 if TYPE_CHECKING:
     from asyncio import Task
@@ -56,8 +57,8 @@ class State(NamedTuple):
     stale: tuple[str, ...]
 
 
-Compose = Callable[[Moment], Any]
-"""A message that can be encoded, from what is known at a moment."""
+Compose = Callable[[Moment], Message]
+"""The message of what is known at a moment."""
 
 
 class Channel:
@@ -162,7 +163,7 @@ class Channel:
         ):
             return last
         self.sequence += 1
-        data = text_frame(encoder.encode(self._compose(self._moment(state, now))))
+        data = message_frame(self._compose(self._moment(state, now)))
         self._last = Frame(
             data=data, sequence=self.sequence, stale=state.stale, encoded_at=now, readings=state.readings
         )

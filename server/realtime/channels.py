@@ -3,21 +3,39 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import asdict
 
 from ..errors import InvalidRequest
 from ..models import INTERVALS_MS, Candles, Kind, Ticker, Topic, open_positions
 from .channel import Channel, Compose, Moment, Origin, Readings
-from .frames import SnapshotMessage, TickerMessage
+from .messages import (
+    BalanceMessage,
+    KlineMessage,
+    ListingMessage,
+    Message,
+    PriceMessage,
+    PushMessage,
+    SnapshotMessage,
+    TickerMessage,
+)
 
 PARTS = ("position", "balance", "price")
 """The parts of `positions:SYMBOL`, in the order of its ages."""
 EVERY = "*"
-FORMS = ("positions:SYMBOL", "positions:*", "price:SYMBOL", "balance", "kline:SYMBOL:INTERVAL")
+SNAPSHOTS: dict[str, type[Message]] = {
+    "positions:SYMBOL": SnapshotMessage,
+    "positions:*": ListingMessage,
+    "price:SYMBOL": PriceMessage,
+    "balance": BalanceMessage,
+    "kline:SYMBOL:INTERVAL": KlineMessage,
+}
+"""What the snapshots of each kind of channel are, by the form of its name."""
+FORMS = tuple(SNAPSHOTS)
 
 Parts = dict[str, Topic]
+P = TypeVar("P", bound=PushMessage)
 
 
 class Channels:
@@ -146,49 +164,48 @@ def _ticker_message(ticker: Ticker) -> TickerMessage:
     )
 
 
-def _single(moment: Moment, body: dict[str, Any]) -> dict[str, Any]:
+def _single(moment: Moment, form: type[P], **body: Any) -> P:
     """A message of one part: the fields of every push, then the body of the REST route of the same name."""
-    return {
-        "type": "snapshot",
-        "channel": moment.channel,
-        "exchange": moment.origin.exchange,
-        "epoch": moment.origin.epoch,
-        "seq": moment.sequence,
-        "timestamp_ms": moment.timestamp_ms,
-        "age_ms": moment.ages_ms[0],
-        "stale": bool(moment.stale),
+    return form(
+        type="snapshot",
+        channel=moment.channel,
+        exchange=moment.origin.exchange,
+        epoch=moment.origin.epoch,
+        seq=moment.sequence,
+        timestamp_ms=moment.timestamp_ms,
+        age_ms=moment.ages_ms[0],
+        stale=bool(moment.stale),
         **body,
-    }
+    )
 
 
-def _listing_message(moment: Moment) -> dict[str, Any]:
+def _listing_message(moment: Moment) -> ListingMessage:
     (rows,) = moment.values
     positions = None if rows is None else open_positions(rows)
     has_position = None if positions is None else bool(positions)
-    return _single(moment, {"positions": positions, "has_position": has_position})
+    return _single(moment, ListingMessage, positions=positions, has_position=has_position)
 
 
-def _price_message(topic: Topic, moment: Moment) -> dict[str, Any]:
+def _price_message(topic: Topic, moment: Moment) -> PriceMessage:
     (ticker,) = moment.values
     fields = dict.fromkeys(Ticker.__struct_fields__) if ticker is None else asdict(ticker)
-    return _single(moment, {"symbol": topic.symbol, "category": topic.category, **fields})
+    return _single(moment, PriceMessage, symbol=topic.symbol, category=topic.category, **fields)
 
 
-def _balance_message(moment: Moment) -> dict[str, Any]:
-    return _single(moment, {"balance": moment.values[0]})
+def _balance_message(moment: Moment) -> BalanceMessage:
+    return _single(moment, BalanceMessage, balance=moment.values[0])
 
 
-def _kline_message(topic: Topic, moment: Moment) -> dict[str, Any]:
+def _kline_message(topic: Topic, moment: Moment) -> KlineMessage:
     candles: Candles | None = moment.values[0]
     has_any = candles is not None and len(candles) > 0
     last = candles.rows[-1] if candles is not None and has_any else None
     return _single(
         moment,
-        {
-            "symbol": topic.symbol,
-            "category": topic.category,
-            "interval": topic.interval,
-            "candle": None if last is None else (int(last[0]), *last[1:]),
-            "closed": candles.last_closed if candles is not None and has_any else None,
-        },
+        KlineMessage,
+        symbol=topic.symbol,
+        category=topic.category,
+        interval=topic.interval,
+        candle=None if last is None else (int(last[0]), *last[1:]),
+        closed=candles.last_closed if candles is not None and has_any else None,
     )

@@ -3,9 +3,10 @@
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from ..errors import GatewayError, outcome_of
+from .messages import Fault, Message
 
 encoder = msgspec.json.Encoder()
 
@@ -28,7 +29,7 @@ def pong_frame(data: bytes) -> bytes:
     return bytes((0x8A, len(data))) + data
 
 
-def message_frame(message: Any) -> bytes:
+def message_frame(message: Message) -> bytes:
     """`message` as JSON in a text frame."""
     return text_frame(encoder.encode(message))
 
@@ -43,16 +44,6 @@ class Frame(Struct, frozen=True, eq=False):
     readings: tuple[Any, ...]
 
 
-class Fault(Struct, frozen=True):
-    """An error as sockets see it."""
-
-    code: str
-    detail: str
-    temporary: bool
-    retry_after_ms: int | None
-    reason: str | None = None
-
-
 def fault_of(error: Exception | None) -> Fault | None:
     """`error` in the words of status frames; None for none."""
     if not isinstance(error, GatewayError):
@@ -65,61 +56,3 @@ def fault_of(error: Exception | None) -> Fault | None:
         retry_after_ms=retry_after_ms,
         reason=getattr(error, "reason", None),
     )
-
-
-class SnapshotMessage(Struct, frozen=True):
-    """`positions:SYMBOL` as a socket gets it; the field order is the contract's."""
-
-    type: str
-    channel: str
-    exchange: str
-    symbol: str
-    epoch: str
-    seq: int
-    timestamp_ms: int
-    has_position: bool | None
-    positions: Any
-    balance: Any
-    current_price: str | None
-    ticker: "TickerMessage | None"
-    age_ms: dict[str, int | None]
-    stale: tuple[str, ...]
-
-
-class TickerMessage(Struct, frozen=True):
-    """What a snapshot says of the market beside the price."""
-
-    mark_price: str | None
-    index_price: str | None
-    bid_price: str | None
-    ask_price: str | None
-    funding_rate: str | None
-
-
-class StatusMessage(Struct, frozen=True):
-    """A change of what is stale."""
-
-    type: str
-    channel: str
-    symbol: str
-    stale: tuple[str, ...]
-    error: Fault | None
-    timestamp_ms: int
-
-
-class HeartbeatMessage(Struct, frozen=True):
-    """Sent when nothing else was for a while: browsers cannot see protocol pings."""
-
-    type: str
-    timestamp_ms: int
-    stale: dict[str, tuple[str, ...]]
-
-
-class ErrorMessage(Struct, frozen=True):
-    """An answer to a message that could not be obeyed; the socket lives on."""
-
-    type: str
-    id: Any
-    code: str
-    detail: str
-    channel: str | UnsetType = UNSET

@@ -5,7 +5,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import WSMessage, WSMsgType
 
@@ -15,7 +15,8 @@ from ..settings import WebSocketSettings
 from .agenda import Agenda
 from .channel import Channel
 from .farewell import CLOSE_S, FAREWELL, Socket, farewell, let_go, reset
-from .frames import PING_FRAME, ErrorMessage, Frame, HeartbeatMessage, message_frame, pong_frame
+from .frames import PING_FRAME, Frame, message_frame, pong_frame
+from .messages import ErrorMessage, HeartbeatMessage, Message
 from .operations import Operation, parse_message
 from .outbox import Outbox
 from .subscription import Gathering, Subscription
@@ -336,7 +337,7 @@ class Session:
         except InvalidRequest as error:
             self.say(ErrorMessage("error", number, outcome_of(error).code, error.detail))
 
-    def say(self, message: Any) -> None:
+    def say(self, message: Message) -> None:
         """Send an answer, or what else a client has to know."""
         self.outbox.reply(message_frame(message))
 

@@ -17,7 +17,8 @@ from server.errors import (
     MethodNotAllowed,
     TooManyConnections,
 )
-from server.realtime.frames import Fault, fault_of, message_frame, text_frame
+from server.realtime.frames import encoder, fault_of, text_frame
+from server.realtime.messages import Fault
 
 from .sockets import TEXT, parse_frame
 
@@ -68,7 +69,7 @@ async def test_aiohttp_reads_what_was_written_raw(aiohttp_client: Any) -> None:
 )
 def test_messages_are_json(message: object) -> None:
     """A message's frame holds its JSON."""
-    parsed = parse_frame(message_frame(message))
+    parsed = parse_frame(text_frame(encoder.encode(message)))
     assert parsed is not None
     assert (parsed[0], parsed[2]) == (TEXT, b"")
     assert json.loads(parsed[1]) == message
