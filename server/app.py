@@ -10,7 +10,7 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
-from .api import catalogue, indicators, keys, metrics, rest, system, ws
+from .api import asyncapi, catalogue, indicators, keys, metrics, rest, system, ws
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
@@ -66,6 +66,7 @@ def create_app(
     app[keys.SETTINGS] = settings
     app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
     app[INQUIRIES] = Inquiries()
+    app[asyncapi.DOCUMENT] = asyncapi.document(settings)
     app[keys.LOAD] = Load(
         max_requests=settings.server.max_requests,
         max_sockets=settings.websocket.max_connections,
@@ -77,7 +78,15 @@ def create_app(
     _wire_market(app, settings, settings.rest_url, share=1 / of)
     _wire_streams(app, settings, share=1 / of)
     _wire_realtime(app, settings)
-    for table in (catalogue.routes, indicators.routes, metrics.routes, rest.routes, system.routes, ws.routes):
+    for table in (
+        asyncapi.routes,
+        catalogue.routes,
+        indicators.routes,
+        metrics.routes,
+        rest.routes,
+        system.routes,
+        ws.routes,
+    ):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
     app.cleanup_ctx.extend((_watchdog, _client, _feeds, _history, _streams, _hub, _key))

@@ -22,6 +22,7 @@ ROUTES: dict[str, tuple[Scope, ...]] = {
     "/health": (Scope.METRICS,),
     "/metrics": (Scope.METRICS,),
     "/connections": (Scope.CONNECTIONS,),
+    "/asyncapi.json": (Scope.MARKET,),
 }
 SOCKETS = frozenset(("/ws", "/ws/positions/{symbol}"))
 """Routes that upgrade whoever has a token, and then ask for the scopes of each channel."""

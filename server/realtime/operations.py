@@ -1,5 +1,7 @@
 """Operations: what a client may ask of its socket, and how it is answered."""
 
+from typing import NamedTuple
+
 import msgspec
 from msgspec import Struct
 
@@ -16,7 +18,21 @@ class Operation(Struct, frozen=True):
     interval: float | None = None
 
 
-NAMES = ("subscribe", "unsubscribe", "list", "ping", "auth")
+class Fields(NamedTuple):
+    """What an operation reads of its message beside `op` and `id`."""
+
+    needed: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+
+
+FIELDS = {
+    "subscribe": Fields(needed=("channels",), optional=("interval",)),
+    "unsubscribe": Fields(needed=("channels",)),
+    "list": Fields(),
+    "ping": Fields(),
+    "auth": Fields(needed=("token",)),
+}
+NAMES = tuple(FIELDS)
 
 
 def parse_message(text: str) -> Operation:

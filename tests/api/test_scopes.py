@@ -23,6 +23,7 @@ PATHS = {
     "/health": Scope.METRICS,
     "/metrics": Scope.METRICS,
     "/connections": Scope.CONNECTIONS,
+    "/asyncapi.json": Scope.MARKET,
 }
 NEEDED = {
     "positions:BTCUSDT": {Scope.POSITIONS, Scope.BALANCE, Scope.MARKET},
