@@ -11,9 +11,7 @@ from __future__ import annotations
 import difflib
 import enum
 import json
-import os
 import re
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ import msgspec
 from msgspec import inspect
 
 from .access.tokens import SHORTEST, clashes_of, faults_of, hash_of
+from .processors import processors
 from .settings import Environment, LogFormat, Profile, Secret, Settings
 
 Key = tuple[str, str]
@@ -54,7 +53,7 @@ HIDDEN = SECRETS | {("bybit", "rest_url"), ("bybit", "stream_url")}  # an addres
 
 def cpus() -> int:
     """How many processors this process may use, as far as they can be workers."""
-    return min(256, len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    return min(256, processors())
 
 
 PROFILE_DEFAULTS: dict[Profile, dict[Key, object]] = {
