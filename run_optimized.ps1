@@ -10,7 +10,8 @@
     The profile: development (loopback, simulator unless keys are given) or production (tokens required).
 
 .PARAMETER Workers
-    How many processes serve. Left out, the settings decide.
+    How many processes serve. Left out, the settings decide. On Windows it is one, whatever is asked for: sockets cannot
+    be passed to workers there, and the log says so.
 
 .EXAMPLE
     .\run_optimized.ps1 -Environment development
