@@ -40,6 +40,7 @@ METRICS = {
     "gateway_breaker_state": Metric("gauge", ("scope", "state"), "1 for the state that the breaker is in."),
     "gateway_budget_left": Metric("gauge", ("window",), "Calls to Bybit that are allowed at once."),
     "gateway_clock_offset_seconds": Metric("gauge", (), "What our clock lacks to Bybit's, once measured."),
+    "gateway_key_expiry_timestamp_seconds": Metric("gauge", (), "When the key expires, in Unix time."),
     "gateway_topics": Metric("gauge", ("kind",), "Topics that are followed."),
     "gateway_topics_failing": Metric("gauge", ("kind",), "Topics whose last refresh failed."),
     "gateway_topics_kept": Metric("gauge", ("kind",), "Topics that a stream keeps."),

@@ -29,6 +29,8 @@ def of_client(client: BybitClient) -> Iterator[Family]:
     yield from of_guards(client.guards)
     if (offset_ms := client.clock_offset_ms) is not None:
         yield single("gateway_clock_offset_seconds", offset_ms / 1000)
+    if (key := client.credentials.describe()) is not None and key["expires_at_ms"] is not None:
+        yield single("gateway_key_expiry_timestamp_seconds", key["expires_at_ms"] / 1000)
 
 
 def of_calls(calls: Calls) -> Iterator[Family]:

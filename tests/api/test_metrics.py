@@ -1,5 +1,6 @@
 """/metrics: what is counted is right, is valid text, and is bounded."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -142,3 +143,18 @@ async def test_parameters_are_refused(start_gateway: StartGateway) -> None:
     """What the route does not know is not passed over in silence."""
     gateway = await start_gateway()
     assert (await gateway.get("/metrics?name=x")).status == 400
+
+
+async def test_the_key_tells_when_it_expires(start_gateway: StartGateway) -> None:
+    """The moment is the one that /health names."""
+    gateway = await start_gateway()
+
+    async def expires_at_ms() -> int | None:
+        async with gateway.get("/health") as response:
+            key = (await response.json())["key"]
+        return None if key is None else key["expires_at_ms"]
+
+    async with asyncio.timeout(10):
+        while (at_ms := await expires_at_ms()) is None:
+            await asyncio.sleep(0.01)
+    assert value(await scraped(gateway), "gateway_key_expiry_timestamp_seconds") == at_ms / 1000
