@@ -10,7 +10,8 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
-from .api import asyncapi, catalogue, indicators, keys, metrics, rest, system, ws
+from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, rest, system, ws
+from .api.aside import executor
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
@@ -80,6 +81,7 @@ def create_app(
     _wire_realtime(app, settings)
     for table in (
         asyncapi.routes,
+        bulk.routes,
         catalogue.routes,
         indicators.routes,
         metrics.routes,
@@ -89,7 +91,7 @@ def create_app(
     ):
         app.add_routes(table)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
-    app.cleanup_ctx.extend((_watchdog, _client, _feeds, _history, _streams, _hub, _key))
+    app.cleanup_ctx.extend((_watchdog, executor, _client, _feeds, _history, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)
     return app
 

@@ -18,7 +18,7 @@ NOT_STORED = {"Cache-Control": "no-store"}
 PRIVATE_KINDS = frozenset((Kind.POSITION, Kind.POSITIONS, Kind.WALLET))
 
 
-def opening(request: web.Request, body: dict[str, Any]) -> bytes:
+def opening_of(request: web.Request, body: dict[str, Any]) -> bytes:
     """The beginning of a JSON object, up to what each answer adds of its own moment: the exchange, and `body`."""
     return encoder.encode({"exchange": request.app[SETTINGS].exchange, **body})[:-1]
 
@@ -37,12 +37,9 @@ def answer(
 
     `tag` names the question. Raises StaleReading where the reading is stale and `require_fresh`.
     """
-    reading, now = part.reading, time.monotonic()
+    reading = part.reading
     assert reading is not None, "an answer is made of a reading"
-    age_ms = round(part.age_s(now) * 1000)
-    stale = part.is_stale(now, max(request.app[SETTINGS].freshness.stale_after_s, 2 * max_age_s))
-    if stale and require_fresh:
-        raise StaleReading(f"the newest reading is {age_ms} ms old and a fresh one was required")
+    age_ms, stale = check_fresh(request, part, max_age_s, require_fresh=require_fresh)
     headers = NOT_STORED
     if kind not in PRIVATE_KINDS:
         etag = f'W/"{_moment(reading)}-{tag}-{stale:d}"'
@@ -51,6 +48,16 @@ def answer(
             return web.Response(status=304, headers=headers)
     moment = b',"timestamp_ms":%d,"age_ms":%d,"stale":%b}' % (time.time_ns() // 1_000_000, age_ms, BOOLEANS[stale])
     return answered(request, opening + moment, headers)
+
+
+def check_fresh(request: web.Request, part: Part, max_age_s: float, *, require_fresh: bool) -> tuple[int, bool]:
+    """The age of `part` in ms, and whether that is stale. Raises StaleReading where it is and must not be."""
+    now = time.monotonic()
+    age_ms = round(part.age_s(now) * 1000)
+    stale = part.is_stale(now, max(request.app[SETTINGS].freshness.stale_after_s, 2 * max_age_s))
+    if stale and require_fresh:
+        raise StaleReading(f"the newest reading is {age_ms} ms old and a fresh one was required")
+    return age_ms, stale
 
 
 def _moment(reading: Reading[Any]) -> str:

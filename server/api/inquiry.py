@@ -8,7 +8,8 @@ from aiohttp import web
 
 from ..market.candles import DEPTH
 from ..models import Candles, Part, Topic
-from .answers import answer, opening
+from .answers import answer, opening_of
+from .aside import aside
 from .keys import FEEDS, HISTORY, SETTINGS, SYMBOLS
 from .parameters import Parameters
 
@@ -30,29 +31,38 @@ Body = Callable[[Any], dict[str, Any]]
 class Inquiry:
     """One topic, how young it has to be, and what an answer shows of its value."""
 
-    __slots__ = ("_body", "depth", "max_age_s", "patience_s", "require_fresh", "tag", "timeout_s", "topic")
+    __slots__ = ("_body", "depth", "is_long", "max_age_s", "require_fresh", "tag", "topic")
 
     def __init__(
-        self, request: web.Request, topic: Topic, parameters: Parameters, body: Body, *, depth: int = DEPTH
+        self,
+        request: web.Request,
+        topic: Topic,
+        parameters: Parameters,
+        body: Body,
+        *,
+        depth: int = DEPTH,
+        is_long: bool = False,
     ) -> None:
-        """`parameters` say how young; of candles, `depth` are waited for a while where they are not in hand."""
+        """`parameters` say how young; of candles, `depth` are waited for a while where they are not in hand.
+
+        With `is_long`, the body is made in a thread.
+        """
         settings = request.app[SETTINGS]
         self.topic = topic
         self.depth = depth
+        self.is_long = is_long
         self.max_age_s = parameters.max_age_s(settings.freshness.max_age_s)
         self.require_fresh = parameters.boolean("require_fresh")
-        self.timeout_s = settings.bybit.call_timeout_s
-        self.patience_s = self.timeout_s if self.require_fresh else PATIENCE_S
         self.tag = f"{zlib.crc32(request.raw_path.encode()):x}"
         self._body = body
 
     def opening(self, request: web.Request, value: Any) -> bytes:
         """What an answer of `value` begins with: the same bytes for as long as the candles are the same."""
         if not isinstance(value, Candles):
-            return opening(request, self._body(value))
+            return opening_of(request, self._body(value))
         found: bytes | None = value.computed.get(self)
         if found is None:
-            found = opening(request, self._body(value))
+            found = opening_of(request, self._body(value))
             if len(found) <= MEMO_BYTES:
                 value.computed[self] = found  # bounded by whoever computes: see market/indicators/asked.py
         return found
@@ -91,19 +101,31 @@ async def respond(request: web.Request, inquiry: Inquiry) -> web.StreamResponse:
     app, topic = request.app, inquiry.topic
     if topic.symbol and app[SYMBOLS].known(topic.symbol, topic.category) is not True:
         await app[SYMBOLS].require(topic.symbol, topic.category)
-    part = app[FEEDS].young(topic, inquiry.max_age_s) or await _read(app, inquiry)
-    if inquiry.depth > DEPTH:
-        patience_s = min(inquiry.timeout_s, PAGES_PATIENCE_S)
-        await app[HISTORY].reach(topic, inquiry.depth, patience_s=patience_s)
-        part = app[FEEDS].part(topic)
+    part = app[FEEDS].young(topic, inquiry.max_age_s) if inquiry.depth <= DEPTH else None
+    if part is None:
+        part = await read(
+            app, topic, max_age_s=inquiry.max_age_s, require_fresh=inquiry.require_fresh, depth=inquiry.depth
+        )
     assert part.reading is not None, "read raises where there is none"
-    body = inquiry.opening(request, part.reading.value)
+    value = part.reading.value
+    if inquiry.is_long and inquiry not in value.computed:
+        opening = await aside(app, inquiry.opening, request, value)
+    else:
+        opening = inquiry.opening(request, value)
     return answer(
-        request, topic.kind, part, inquiry.max_age_s, body, tag=inquiry.tag, require_fresh=inquiry.require_fresh
+        request, topic.kind, part, inquiry.max_age_s, opening, tag=inquiry.tag, require_fresh=inquiry.require_fresh
     )
 
 
-async def _read(app: web.Application, inquiry: Inquiry) -> Part:
-    return await app[FEEDS].read(
-        inquiry.topic, max_age_s=inquiry.max_age_s, patience_s=inquiry.patience_s, timeout_s=inquiry.timeout_s
-    )
+async def read(app: web.Application, topic: Topic, *, max_age_s: float, require_fresh: bool, depth: int) -> Part:
+    """What is known of `topic`, as fresh as can be had without a wait that helps nobody, and of candles `depth`.
+
+    Raises ExchangeError where there is nothing.
+    """
+    timeout_s = app[SETTINGS].bybit.call_timeout_s
+    patience_s = timeout_s if require_fresh else PATIENCE_S
+    part = await app[FEEDS].read(topic, max_age_s=max_age_s, patience_s=patience_s, timeout_s=timeout_s)
+    if depth > DEPTH:
+        await app[HISTORY].reach(topic, depth, patience_s=min(timeout_s, PAGES_PATIENCE_S))
+        part = app[FEEDS].part(topic)
+    return part

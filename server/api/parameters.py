@@ -3,9 +3,12 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from ..errors import InvalidRequest
 from ..models import INTERVALS_MS
+
+T = TypeVar("T")
 
 CATEGORIES = ("linear", "inverse", "spot")
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
@@ -24,7 +27,7 @@ class Parameters:
             listed = ", ".join(names) if names else "none"
             raise InvalidRequest("parameter", f"unknown parameter {unknown[0][:40]!r}; allowed: {listed}")
 
-    def text(self, name: str, default: str) -> str:
+    def text(self, name: str, default: T) -> str | T:
         """The parameter as it stands."""
         return self._query.get(name, default)
 

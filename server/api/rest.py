@@ -8,7 +8,7 @@ from msgspec.structs import asdict
 
 from ..market.symbols import LIST_AGE_S
 from ..models import Candles, Kind, Position, Reading, Topic, open_positions
-from .answers import answer, opening
+from .answers import answer, opening_of
 from .inquiry import FRESHNESS, Inquiry, found, respond
 from .keys import RIGHTS, SETTINGS, SYMBOLS
 from .parameters import CATEGORIES, Parameters
@@ -119,4 +119,4 @@ async def symbols(request: web.Request) -> web.StreamResponse:
     assert reading is not None, "listing raises where there is none"
     body = {"category": category, "symbols": [one for name, one in reading.value.items() if rights.sees(name)]}
     tag = f"{hash((category, rights.symbols)) & 0xFFFFFFFF:x}"
-    return answer(request, Kind.INSTRUMENTS, part, LIST_AGE_S, opening(request, body), tag=tag)
+    return answer(request, Kind.INSTRUMENTS, part, LIST_AGE_S, opening_of(request, body), tag=tag)

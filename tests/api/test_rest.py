@@ -126,6 +126,19 @@ async def test_names_look_as_far_back_as_they_need(start_gateway: StartGateway, 
         assert back["data"]["sma:5"] == pytest.approx(close[last - 5 : last].mean(), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("names", "count"), [("pivots", 3000), ("vwap", 2000), ("vwap:week", 5000), ("vwap:start", 1000)]
+)
+async def test_sessions_look_back_by_the_clock(start_gateway: StartGateway, names: str, count: int) -> None:
+    """What depends on days has whole ones to look at, also at one minute; as far as is allowed."""
+    gateway = await start_gateway()
+    answer = await ask(gateway, f"/indicators/BTCUSDT?interval=1&names={names}")
+    assert answer["candle_count"] == count
+    if count < 5000:
+        value = answer["data"][names]
+        assert (value["pivot"] if names == "pivots" else value) is not None
+
+
 async def test_older_candles_that_do_not_come(start_gateway: StartGateway, exchange: Exchange) -> None:
     """Where older candles cannot be had the answer is made of those in hand, and says how many they were."""
     gateway = await start_gateway()

@@ -12,6 +12,9 @@ from .questions import Question
 MEMO_ENTRIES = 64
 """Answers remembered with a topic's candles, of a thousand each: of deeper ones fewer, in the same memory."""
 
+NAME_MS = 0.2
+"""What one name costs over a thousand candles: most of them less, few of them more, the classic set as much."""
+
 
 class Asked(NamedTuple):
     """Questions, or None for the classic set, over the last `depth` candles: which of them, and drawn how."""
@@ -20,6 +23,11 @@ class Asked(NamedTuple):
     depth: int = DEPTH
     is_closed: bool = False
     chart: str = CHARTS[0]
+
+    @property
+    def cost_ms(self) -> float:
+        """About how long computing takes, where nothing is remembered."""
+        return len(self.questions or (None,)) * NAME_MS * self.depth / DEPTH
 
     def of(self, held: Candles) -> tuple[Candles, Computed]:
         """The candles to look at, and the answers over them. Raises InsufficientCandles.
@@ -37,7 +45,7 @@ class Asked(NamedTuple):
         return candles, computed
 
 
-def depth_for(questions: tuple[Question, ...], looked_at: int) -> int:
+def depth_for(questions: tuple[Question, ...], looked_at: int, interval: str) -> int:
     """Candles, in whole thousands, of which so many values at the end do not depend on where history starts."""
-    settling = max(question.settling or question.warm_up or 0 for question in questions)
-    return math.ceil((settling + looked_at) / DEPTH) * DEPTH
+    needed = max(question.needs(interval) for question in questions)
+    return math.ceil((needed + looked_at) / DEPTH) * DEPTH

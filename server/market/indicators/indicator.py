@@ -30,6 +30,8 @@ class Indicator(Struct, frozen=True, eq=False):
     warm_up: Callable[[Values], int | None]
     memory: Memory = Memory.WINDOW
     fading: Callable[[Values], Fading | None] = lambda _: None
+    days: Callable[[Values], int] = lambda _: 0
+    """How many days of candles a value may need, where it depends on sessions."""
     note: str = ""
 
     @property

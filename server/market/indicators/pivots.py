@@ -71,5 +71,6 @@ PIVOTS = Indicator(
     function=_pivots,
     warm_up=lambda _: None,
     memory=Memory.SESSION,
+    days=lambda _: 2,
     note=NOTES["pivots"],
 )

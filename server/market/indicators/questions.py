@@ -5,9 +5,11 @@ import difflib
 from msgspec import Struct
 
 from ...errors import InvalidRequest
+from ...models import INTERVALS_MS
 from .catalogue import CATALOGUE, Description, described
 from .indicator import Indicator, Values
 from .prices import SOURCES
+from .sessions import DAY_MS
 
 WHERE = "GET /indicators lists them all"
 
@@ -34,6 +36,11 @@ class Question(Struct, frozen=True):
     def settling(self) -> int | None:
         """Candles before a value that does not depend on where they start; None where no number promises that."""
         return self.indicator.settling(self.values)
+
+    def needs(self, interval: str) -> int:
+        """Candles of that interval before a value that does not depend on where they start, as far as that is known."""
+        whole_days = self.indicator.days(self.values) * DAY_MS // INTERVALS_MS[interval]
+        return max(self.settling or self.warm_up or 0, whole_days)
 
     def describe(self) -> Description:
         """The indicator with these values, for clients."""

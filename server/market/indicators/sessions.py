@@ -7,6 +7,8 @@ DAY_MS = 86_400_000
 MONDAY_MS = 4 * DAY_MS
 """The first Monday: Unix time began on a Thursday."""
 ANCHORS = {"day": 0, "week": 1, "month": 2, "start": 3}
+DAYS = {ANCHORS["day"]: 1, ANCHORS["week"]: 7, ANCHORS["month"]: 31, ANCHORS["start"]: 0}
+"""How long they are at most, in days."""
 
 Times = NDArray[np.int64]
 

@@ -8,7 +8,7 @@ from .indicator import Indicator, Values
 from .memory import Memory
 from .parameters import word
 from .prices import Array, Prices
-from .sessions import ANCHORS, beginnings_ms, first_candles
+from .sessions import ANCHORS, DAYS, beginnings_ms, first_candles
 
 
 def _vwap(prices: Prices, sources: tuple[Array, ...], values: Values) -> tuple[Array, ...]:
@@ -42,5 +42,6 @@ VWAP = Indicator(
     function=_vwap,
     warm_up=lambda values: 0 if values[0] == ANCHORS["start"] else None,
     memory=Memory.SESSION,
+    days=lambda values: DAYS[int(values[0])],
     note=NOTES["vwap"],
 )
