@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -38,10 +39,10 @@ AHEAD_S = 1.0
 """By which a reading claims to be younger than it is, so that nobody asks the exchange for one."""
 
 
-def create_pushed_app(settings: Settings, *, worker: int, of: int, descriptors: int | None) -> web.Application:
+def create_pushed_app(settings: Settings, **place: Any) -> web.Application:
     """The gateway's application, and the task that pushes."""
     faster = replace(settings, freshness=replace(settings.freshness, live_poll_s=LOOK_S))
-    app = create_app(faster, worker=worker, of=of, descriptors=descriptors)
+    app = create_app(faster, **place)
     app.cleanup_ctx.append(_pusher)
     return app
 

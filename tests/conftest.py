@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
+import hypothesis
 import msgspec
 import pytest
 from aiohttp import web
@@ -18,6 +19,10 @@ from server.simulator.child import API_KEY, API_SECRET, SimulatorProcess
 
 Gateway = TestClient[web.Request, web.Application]
 StartGateway = Callable[..., Awaitable[Gateway]]
+
+# What is slow says nothing here: the machine may be busy with other things.
+hypothesis.settings.register_profile("calm", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("calm")
 
 
 @pytest.fixture(autouse=True)
