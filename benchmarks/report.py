@@ -15,6 +15,7 @@ Value = Callable[[Window], float]
 
 LABEL, COLUMN, RATIO = 42, 27, 10
 TOO_SMALL = 1e-6
+LARGE = 10
 QUANTILES = ("p50", "p90", "p99", "max")
 
 
@@ -132,6 +133,13 @@ def median_ratio(values: Sequence[float], others: Sequence[float]) -> float | No
     """The median of the rounds' own ratios, so that what drifts between rounds does not count; None for none."""
     ratios = [a / b for a, b in zip(values, others, strict=False) if b > TOO_SMALL]
     return statistics.median(ratios) if ratios else None
+
+
+def times(ratio: float | None) -> str:
+    """A ratio for a table; a dash for none."""
+    if ratio is None:
+        return "-"
+    return f"{ratio:,.0f}" if ratio >= LARGE else f"{ratio:.2f}"
 
 
 def _moments(after_s: Sequence[float | None]) -> str:

@@ -7,12 +7,14 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from .processes import Cores, Gateway, Requests, Sockets, asked
+
+T = TypeVar("T")
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SETTLING_S = 0.2
@@ -154,6 +156,18 @@ def pass_time(what: str, seconds: float) -> None:
         print(f"\r{line}", end="", file=sys.stderr, flush=True)
         time.sleep(min(0.5, max(0.0, until - time.monotonic())))
     time.sleep(max(0.0, until - time.monotonic()))
+
+
+def count_up(what: str, done: Iterable[T], total: int) -> Iterator[T]:
+    """What `done` gives, with a bar of how many of `total` there were on a terminal."""
+    shown = sys.stderr.isatty()
+    for number, each in enumerate(done, 1):
+        if shown:
+            filled = round(BAR * number / total)
+            print(f"\r{what:<34} [{'#' * filled}{'.' * (BAR - filled)}] {number}/{total} ", end="", file=sys.stderr)
+        yield each
+    if shown:
+        print("\r" + " " * (34 + BAR + 20) + "\r", end="", file=sys.stderr, flush=True)
 
 
 def _bars(what: str, seconds: float, until: float) -> Iterator[str]:
