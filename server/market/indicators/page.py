@@ -19,8 +19,7 @@ the same as JSON.
 
 A name is asked for as `name:parameter:...@source`, parameters by position in the order of these tables, or by name:
 `rsi`, `rsi:14`, `macd:12:26:9`, `bbands:up=2.5:ma=ema`, `rsi:14@hl2`. What is left out has the default given here. A
-number in brackets is its range, {{words}} are all it may be; periods begin where TA-Lib allows and end at {LONGEST},
-half of the candles held.
+number in brackets is its range, {{words}} are all it may be; periods begin where TA-Lib allows and end at {LONGEST}.
 
 **Averages**: {AVERAGE_LIST};
 by word or by TA-Lib's number.
@@ -38,7 +37,10 @@ the Hilbert transform it was measured. It has no number (—) for a *path*, whic
 over; a *session*, the day or another span of the calendar; and for the *whole*, which always depends on where the
 candles begin.
 
-Everything is computed over the last 1,000 candles at most, so that what settles later depends on where these begin. A
+The classic set is computed over exactly the last 1,000 candles. An indicator by name that settles later gets more, by
+whole thousands up to `indicators.max_candles` of config.toml, so that its value does not depend on where they begin,
+to the precision above; `candle_count` of the answer says over how many it was. What depends on the *whole* of them,
+such as `obv` and `ad`, counts from the first of these candles on: there is no beginning that all would agree on. A
 value never depends on a later candle. TA-Lib's process-wide settings are as delivered.
 """
 
