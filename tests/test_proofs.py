@@ -16,6 +16,7 @@ from proofs.crew import Held, Journal
 from proofs.crowd import Asker, Crowd, End, Failure
 from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
+from proofs.guards import RED, copy_of_project, guards, tested
 from proofs.kill import Grave, was_accepted
 from proofs.onlookers import MARKET_SHOWN, Onlooker
 from proofs.proxy import ENDPOINTS
@@ -335,3 +336,22 @@ def test_what_crashed(tmp_path: Path) -> None:
     with log.open("a") as file:
         file.write("\n")
     assert len(journal.crashes()) == 3
+
+
+def test_every_guard_is_where_the_list_says() -> None:
+    """Each stands exactly once in its file, is another one than all others, and has tests that exist."""
+    listed = guards()
+    assert [guard.title for guard in listed if not guard.is_there] == []
+    assert len({guard.title for guard in listed}) == len({(guard.file, guard.text, guard.without) for guard in listed})
+    assert len({guard.title for guard in listed}) == len(listed) >= 25
+    assert [test for guard in listed for test in guard.tests if not (ROOT / test).exists()] == []
+
+
+def test_a_guard_that_is_taken_away(tmp_path: Path) -> None:
+    """Its test is green with it and red without it."""
+    guard = next(guard for guard in guards() if guard.file == "server/access/rights.py")
+    place, tests = copy_of_project(tmp_path), ("tests/access",)
+    assert tested(place, tests) == 0
+    file = place / guard.file
+    file.write_text(file.read_text().replace(guard.text, guard.without))
+    assert tested(place, tests) == RED

@@ -67,6 +67,20 @@ async def test_every_route_has_its_scopes(start_gateway: StartGateway) -> None:
     assert {form.partition(":")[0] for form in FORMS} == CHANNELS.keys()
 
 
+async def test_what_has_no_row_answers_nobody(start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route or channel that somebody forgot in the table is refused to every token, and where none is needed."""
+    monkeypatch.delitem(ROUTES, "/balance")
+    monkeypatch.delitem(CHANNELS, "balance")
+    for auth, headers in ((of_scopes(), bearer("all")), ({}, {})):
+        gateway = await start_gateway(auth=auth)
+        async with gateway.get("/balance", headers=headers) as response:
+            assert (response.status, (await response.json())["detail"]) == (403, "no scope opens this route")
+        async with gateway.ws_connect("/ws", headers=headers) as ws:
+            await ws.send_json({"op": "subscribe", "channels": ["balance"]})
+            (refusal,) = (await receive(ws, "ack"))["errors"]
+            assert refusal["detail"] == "no scope opens this channel"
+
+
 async def test_each_route_asks_for_its_scope(start_gateway: StartGateway) -> None:
     """With that scope alone a route answers; with all others but that one it is 403, by name, and needs no exchange."""
     gateway = await start_gateway(auth=of_scopes())
