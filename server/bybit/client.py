@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from pybit.unified_trading import HTTP
@@ -107,6 +107,7 @@ class BybitClient:
             clock=clock,
         )
         self.calls = Calls()
+        self._listed: dict[tuple[str, str | None], frozenset[str]] = {}
         self.credentials = Credentials(self.key, refuse_trading_keys=refuse_trading_keys, clock=clock)
         self._rest_url = rest_url
         self._keys: tuple[Secret | None, ...] = (settings.api_key, settings.api_secret)
@@ -243,7 +244,11 @@ class BybitClient:
         return Page(open_rows, min(page.time_ms for listing in listings for page in listing))
 
     async def _position_pages(self, category: str, settle_coin: str | None) -> list[Page]:
-        return await self._pages(
+        """The pages of one listing, and what each symbol says itself that was in the last one and is in none of them.
+
+        A position may move to a page that has been read already while the next one is: that is no word of its end.
+        """
+        pages = await self._pages(
             "position",
             self._http.get_positions,
             parsing.parse_position_page,
@@ -251,6 +256,12 @@ class BybitClient:
             settleCoin=settle_coin,
             limit=200,
         )
+        former = self._listed.get((category, settle_coin), frozenset())
+        if sum(bool(page.value) for page in pages) > 1 and (gone := former - _open_symbols(pages)):
+            topics = [Topic(Kind.POSITION, symbol, category=category) for symbol in sorted(gone)]
+            pages += await asyncio.gather(*map(self._position, topics))
+        self._listed[category, settle_coin] = _open_symbols(pages)
+        return pages
 
     async def _wallet(self, _: Topic) -> Page:
         return await self._call("wallet", self._http.get_wallet_balance, parsing.parse_wallet, accountType="UNIFIED")
@@ -404,3 +415,7 @@ class BybitClient:
             await asyncio.wait({self._measuring})
         self.guards.close()
         self._http.client.close()
+
+
+def _open_symbols(pages: Iterable[Page]) -> frozenset[str]:
+    return frozenset(row.position.symbol for page in pages for row in page.value if row.is_open)

@@ -695,6 +695,44 @@ async def test_more_positions_than_a_page(serve: Serve, connect: Connect, last_n
     assert all(request.query["settleCoin"] == "USDT" for request in server.requests)
 
 
+async def test_a_position_that_moves_between_pages(serve: Serve, connect: Connect) -> None:
+    """One that no page shows any more is asked for itself: it may have moved to a page that was read already."""
+    rows = [{**LONG, "symbol": f"C{number:03}USDT"} for number in range(250)]
+    singles = {"C210USDT": [rows[210]], "C220USDT": [{**FLAT, "symbol": "C220USDT"}]}
+    shown = rows
+
+    async def answer(request: Request, write: Write) -> bytes | None:
+        if (symbol := request.query.get("symbol")) is not None:
+            return envelope({"list": singles[symbol]})
+        return await pages_of(shown)(request, write)
+
+    server = await serve(answer)
+    client = connect(server.url, settle_coins=("USDT",))
+    await read(client, Topic(Kind.POSITIONS))
+    shown = [row for row in rows if row["symbol"] not in singles]
+    for _ in range(2):
+        value = (await read(client, Topic(Kind.POSITIONS))).value
+        assert [row.position.symbol for row in value] == [row["symbol"] for row in rows if row["symbol"] != "C220USDT"]
+    asked = [request.query["symbol"] for request in server.requests if "symbol" in request.query]
+    assert asked == ["C210USDT", "C220USDT", "C210USDT"]
+
+
+async def test_one_page_is_believed(serve: Serve, connect: Connect) -> None:
+    """Where all fits in one page nothing can move, and who is not in it is flat."""
+    rows = [{**LONG, "symbol": f"C{number:03}USDT"} for number in range(3)]
+    shown = rows
+
+    async def answer(request: Request, write: Write) -> bytes | None:
+        return await pages_of(shown)(request, write)
+
+    server = await serve(answer)
+    client = connect(server.url, settle_coins=("USDT",))
+    await read(client, Topic(Kind.POSITIONS))
+    shown = rows[:1]
+    assert len((await read(client, Topic(Kind.POSITIONS))).value) == 1
+    assert len(server.requests) == 2
+
+
 async def test_positions_of_every_settle_coin(serve: Serve, connect: Connect) -> None:
     """Each settle coin is asked for its own, flat rows are left out, and the older of the times counts."""
 
