@@ -11,6 +11,8 @@ RETRY_S = 60.0
 """When a refused argument is tried again: a symbol may come to be listed."""
 RENEW_S = 1.0
 """The least time between two subscriptions of the same argument, so that trouble costs little."""
+FORGIVEN = 2
+"""How often an argument that got no answer, on a connection that gives others, is tried again at once."""
 DEAF = 3
 """Requests without an answer, one after the other, after which a connection is believed to hear nothing.
 
@@ -49,6 +51,7 @@ class Subscriptions:
         self._not_before = {arg: at for arg, at in self._not_before.items() if arg in self.refused}
         self.subscribed: set[str] = set()
         self._to_leave: dict[str, None] = {}
+        self._silences: dict[str, int] = {}
         self._halves: deque[tuple[str, ...]] = deque()
         self._pending: Request | None = None
         self._deadline = 0.0
@@ -58,6 +61,7 @@ class Subscriptions:
         """Be subscribed to `args` and to nothing else."""
         self.wanted = dict.fromkeys(args)
         self.refused &= self.wanted.keys()
+        self._silences = {arg: count for arg, count in self._silences.items() if arg in self.wanted}
         self._not_before = {arg: at for arg, at in self._not_before.items() if arg in self.wanted}
 
     def renew(self, arg: str, now: float) -> None:
@@ -116,15 +120,24 @@ class Subscriptions:
         if request is None or request.op != op or number not in ("", request.number):
             return ()  # of a request that was given up
         self._pending, self._unanswered = None, 0
-        if op == "unsubscribe":
-            return ()  # refused, it was not subscribed: what is wanted is so either way
+        if op == "unsubscribe":  # refused, it was not subscribed: what is wanted is so either way
+            self._forgive(request.args, now)
+            return ()
         if not accepted:
             self._failed(request.args, now, why)
             return ()
         joined = tuple(arg for arg in request.args if arg not in self._to_leave)
         self.subscribed.update(joined)
         self.refused.difference_update(joined)
+        for arg in joined:
+            self._silences.pop(arg, None)
         return joined
+
+    def _forgive(self, args: tuple[str, ...], now: float) -> None:
+        """Try again soon what was left without a word, where the connection still answers: an answer was lost."""
+        for arg in args:
+            if 0 < self._silences.get(arg, 0) <= FORGIVEN:
+                self._not_before[arg] = now + self._renew_s
 
     def give_up(self, now: float) -> None:
         """Wait no longer for an answer that is late: what it was about may be subscribed or not."""
@@ -147,3 +160,5 @@ class Subscriptions:
             self._not_before[args[0]] = now + self._retry_s
             if why is not None:
                 self.refused.add(args[0])
+            else:
+                self._silences[args[0]] = self._silences.get(args[0], 0) + 1

@@ -125,6 +125,28 @@ def test_deaf() -> None:
     assert not subs.is_deaf
 
 
+def test_a_lost_answer_costs_little() -> None:
+    """Where the connection answers the leaving, what got no answer is tried again at once; the third time, later."""
+    subs, now = subscriptions(), 0.0
+    subs.want([ARGS[0]])
+    for pause_s in (RENEW_S, RENEW_S, RETRY_S):
+        request = subs.next_request(now)
+        assert request is not None
+        assert (request.op, request.args) == ("subscribe", (ARGS[0],))
+        now += ACK_S
+        subs.give_up(now)
+        leaving = subs.next_request(now)
+        assert leaving is not None
+        assert leaving.op == "unsubscribe"
+        subs.answered(leaving.op, leaving.number, accepted=True, why="", now=now)
+        assert subs.next_request(now + pause_s - 0.1) is None
+        now += pause_s
+    assert not subs.is_deaf
+    again = subs.next_request(now)
+    assert again is not None
+    assert subs.answered(again.op, again.number, accepted=True, why="", now=now) == (ARGS[0],)
+
+
 want = st.tuples(st.just("want"), st.sets(st.sampled_from(ARGS)))
 renew = st.tuples(st.just("renew"), st.sampled_from(ARGS))
 turns = st.tuples(st.sampled_from(["answer", "lose the request", "lose the answer", "late", "restart"]), st.none())
