@@ -91,9 +91,10 @@ class SocketOperations:
             await self._hub.begin(session, begun)
 
     def subscribed(self, session: Session, name: str, interval_s: float) -> Subscription:
-        """A subscription that is yet to begin. Raises InvalidRequest, Forbidden, UnknownSymbol or TooManySubscriptions.
+        """A subscription that is yet to begin.
 
-        It takes the place of one that the session has of that name.
+        Raises InvalidRequest, Forbidden, UnknownSymbol, TooManySubscriptions, or Overloaded for one symbol too many. It
+        takes the place of one that the session has of that name.
         """
         channel = self._channels.find(name)
         try:
@@ -113,6 +114,7 @@ class SocketOperations:
             raise TooManySubscriptions(f"a socket may have {most} subscriptions (websocket.max_subscriptions)")
         if channel.symbol and self.known(channel.symbol) is False:
             raise UnknownSymbol(f"the exchange has no {self._category} symbol {channel.symbol}")
+        channel.claim()
 
     def _unsubscribe(self, session: Session, operation: Operation) -> None:
         ended: list[str] = []

@@ -24,7 +24,7 @@ class Readings(Protocol):
         """The reading in hand if it is young enough and its last refresh did not fail."""
 
     def part(self, topic: Topic) -> Part:
-        """What is known, whatever its age."""
+        """What is known, whatever its age. Raises Overloaded where there is no place for another topic."""
 
     def refresh(self, topics: Iterable[Topic]) -> "set[Task[None]]":
         """The flights that make `topics` younger."""
@@ -96,6 +96,11 @@ class Channel:
     def symbol(self) -> str:
         """The symbol that it is about; "" for all of them, or none."""
         return next((topic.symbol for topic in self.topics if topic.symbol), "")
+
+    def claim(self) -> None:
+        """Have the readings know that its topics are wanted. Raises Overloaded where that is one too many."""
+        for topic in self.topics:
+            self.readings.part(topic)
 
     def too_old(self, max_age_s: float) -> list[Topic]:
         """Those of its topics of which there is no good reading younger than `max_age_s`."""

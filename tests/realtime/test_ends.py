@@ -291,13 +291,20 @@ async def test_a_binary_message_is_no_json(start_gateway: StartGateway) -> None:
     await settled(gateway)
 
 
-async def test_too_many_symbols_in_use_is_4429(start_gateway: StartGateway) -> None:
-    """A subscription over freshness.max_symbols closes the socket with when to come back; its neighbour goes on."""
+async def test_too_many_symbols_in_use_refuse_the_channel(start_gateway: StartGateway) -> None:
+    """A channel over freshness.max_symbols is an error of the ack with when to come back; all others go on."""
     gateway = await start_gateway(freshness={"max_symbols": 1, "live_poll_s": 0.05})
     async with gateway.ws_connect("/ws") as neighbour, gateway.ws_connect("/ws") as ws:
         await subscribe(neighbour, 0, "price:BTCUSDT")
-        await ws.send_json({"op": "subscribe", "channels": ["price:ETHUSDT"], "interval": 60})
-        code, reason = await closing(ws)
-        assert (code, "freshness.max_symbols" in reason, "retry after" in reason) == (4429, True, True)
+        names = ["price:BTCUSDT", "price:ETHUSDT", "positions:ETHUSDT", "balance"]
+        await ws.send_json({"op": "subscribe", "channels": names, "interval": 0})
+        ack = await receive(ws, "ack")
+        assert ack["subscribed"] == ["price:BTCUSDT", "balance"]
+        assert [(fault["channel"], fault["code"]) for fault in ack["errors"]] == [
+            ("price:ETHUSDT", "overloaded"),
+            ("positions:ETHUSDT", "overloaded"),
+        ]
+        assert all("freshness.max_symbols" in fault["detail"] for fault in ack["errors"])
+        assert {(await receive(ws))["channel"] for _ in range(2)} == {"price:BTCUSDT", "balance"}
         assert (await receive(neighbour))["stale"] is False
     await settled(gateway)
