@@ -16,10 +16,9 @@ import msgspec
 
 from benchmarks.peers.rounds import obey
 from server.api.answers import encoder
-from server.api.indicators import Query
 from server.market.candles import assembled
 from server.market.growth import grown
-from server.market.indicators import Asked
+from server.market.indicators import Asked, Query
 from server.market.indicators.catalogue import CATALOGUE
 from server.market.indicators.questions import question
 from server.models import CandlePush, CandleRow, Candles, Kind, Topic

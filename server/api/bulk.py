@@ -9,10 +9,11 @@ from aiohttp import web
 from msgspec import Struct
 
 from ..errors import GatewayError, InvalidRequest, outcome_of
+from ..market.indicators import Query
 from ..models import Kind, Part, Topic
 from .answers import check_fresh, encoder, json_response
 from .aside import aside
-from .indicators import QUERY, Query, query_of
+from .indicators import QUERY, query_of
 from .inquiry import read
 from .keys import RIGHTS, SETTINGS, SYMBOLS
 from .parameters import CATEGORIES, Parameters

@@ -85,15 +85,19 @@ class History:
 
         Pages that have been under way for `patience_s` are not waited for any longer. Cancelling is safe.
         """
+        if (flight := self.want(topic, count)) is not None:
+            await asyncio.wait({flight.task}, timeout=max(0.0, flight.started_at + patience_s - self._clock()))
+
+    def want(self, topic: Topic, count: int) -> Flight | None:
+        """Have `count` candles of `topic` for a while from now on; the flight that brings what lacks, None for none."""
         if count <= DEPTH:
-            return
+            return None
         now, former = self._clock(), self._wants.get(topic)
         count = max(min(count, self._max_candles), 0 if former is None else former.candles)
         self._wants[topic] = Want(count, now)
         if self._lacking(topic) is None or now < self._pauses.get(topic, (0, now))[1]:
-            return
-        flight = self._flights.get(topic) or self._start(topic)
-        await asyncio.wait({flight.task}, timeout=max(0.0, flight.started_at + patience_s - now))
+            return None
+        return self._flights.get(topic) or self._start(topic)
 
     def _start(self, topic: Topic) -> Flight:
         task = asyncio.create_task(self._deepen(topic), name=f"history {topic}")

@@ -8,6 +8,7 @@ from .asked import Asked, depth_for
 from .catalogue import CATALOGUE, Description, catalogue
 from .computing import Computed, compute
 from .prices import CHARTS, SOURCES
+from .query import Query, newest
 from .questions import Question, parse_names
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "Asked",
     "Computed",
     "Description",
+    "Query",
     "Question",
     "catalogue",
     "compute",
     "depth_for",
+    "newest",
     "parse_names",
 ]
