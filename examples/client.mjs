@@ -58,7 +58,7 @@ export class Client {
   #url;
   #token;
   #heartbeatS;
-  #intervalsS = new Map();
+  #paces = new Map();
   #seen = new Map();
   #line = null;
   #isClosed = false;
@@ -71,10 +71,14 @@ export class Client {
     this.#heartbeatS = heartbeatS;
   }
 
-  /** Have `channels` from now on, over reconnects too; 0 is live: each change as it happens. */
-  subscribe(channels, intervalS = 0) {
-    for (const channel of channels) this.#intervalsS.set(channel, intervalS);
-    this.#line?.send(subscription(channels, intervalS)); // the next connection asks for all of them
+  /**
+   * Have `channels` from now on, over reconnects too; 0 is live: each change as it happens. Channels of indicators may
+   * come whenever a candle closes instead.
+   */
+  subscribe(channels, intervalS = 0, { onClose = false } = {}) {
+    const pace = JSON.stringify(onClose ? { interval: intervalS, on: "close" } : { interval: intervalS });
+    for (const channel of channels) this.#paces.set(channel, pace);
+    this.#line?.send(subscription(channels, pace)); // the next connection asks for all of them
   }
 
   /** End the iteration from outside; inside of it, `break` does the same. */
@@ -118,9 +122,9 @@ export class Client {
   /** What is said first on every connection: the token, as pages cannot set headers, and what is wanted. */
   *#greeting() {
     if (isPage && this.#token) yield { op: "auth", token: this.#token };
-    for (const intervalS of new Set(this.#intervalsS.values())) {
-      const channels = [...this.#intervalsS.keys()].filter((name) => this.#intervalsS.get(name) === intervalS);
-      yield subscription(channels, intervalS);
+    for (const pace of new Set(this.#paces.values())) {
+      const channels = [...this.#paces.keys()].filter((name) => this.#paces.get(name) === pace);
+      yield subscription(channels, pace);
     }
   }
 
@@ -223,7 +227,7 @@ class Line {
   }
 }
 
-const subscription = (channels, interval) => ({ op: "subscribe", id: SUBSCRIPTION_ID, channels, interval });
+const subscription = (channels, pace) => ({ op: "subscribe", id: SUBSCRIPTION_ID, channels, ...JSON.parse(pace) });
 
 /** How long to wait before the next try, so that not all clients come back in the same moment. */
 export function pauseS(code, reason, failures) {

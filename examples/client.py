@@ -95,7 +95,7 @@ class Client:
         self._url = f"{url.rstrip('/')}/ws"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._heartbeat_s = heartbeat_s
-        self._intervals_s: dict[str, float] = {}
+        self._paces: dict[str, tuple[float, bool]] = {}
         self._seen: dict[str, tuple[str, int]] = {}
         self._waiting: deque[Message] = deque()
         self._ws: Socket | None = None
@@ -110,12 +110,15 @@ class Client:
         await self._close()
         await self._http.close()
 
-    async def subscribe(self, *channels: str, interval_s: float = 0.0) -> None:
-        """Have `channels` from now on, over reconnects too; 0 is live: each change as it happens."""
-        self._intervals_s |= dict.fromkeys(channels, interval_s)
+    async def subscribe(self, *channels: str, interval_s: float = 0.0, on_close: bool = False) -> None:
+        """Have `channels` from now on, over reconnects too; 0 is live: each change as it happens.
+
+        Channels of indicators may come whenever a candle closes instead.
+        """
+        self._paces |= dict.fromkeys(channels, (interval_s, on_close))
         if self._ws is not None:
             with contextlib.suppress(ConnectionError):  # the next connection asks for all of them
-                await self._ws.send_json(_subscription([*channels], interval_s))
+                await self._ws.send_json(_subscription([*channels], interval_s, on_close))
 
     def __aiter__(self) -> Self:
         return self
@@ -140,9 +143,9 @@ class Client:
             closing = aiohttp.ClientWSTimeout(ws_close=1.0)
             ws = self._ws = await self._http.ws_connect(self._url, headers=self._headers, timeout=closing)
             self._heard_at = asyncio.get_running_loop().time()
-        for interval_s in sorted({*self._intervals_s.values()}):
-            channels = [name for name, pace_s in self._intervals_s.items() if pace_s == interval_s]
-            await ws.send_json(_subscription(channels, interval_s))
+        for pace in sorted({*self._paces.values()}):
+            channels = [name for name, of_name in self._paces.items() if of_name == pace]
+            await ws.send_json(_subscription(channels, *pace))
         return ws
 
     async def _receive(self, ws: Socket) -> aiohttp.WSMessage:
@@ -222,8 +225,9 @@ class Client:
             await ws.close()
 
 
-def _subscription(channels: list[str], interval_s: float) -> dict[str, Any]:
-    return {"op": "subscribe", "id": SUBSCRIPTION_ID, "channels": channels, "interval": interval_s}
+def _subscription(channels: list[str], interval_s: float, on_close: bool) -> dict[str, Any]:
+    asked = {"op": "subscribe", "id": SUBSCRIPTION_ID, "channels": channels, "interval": interval_s}
+    return asked | {"on": "close"} if on_close else asked
 
 
 def _reason_of(error: aiohttp.WSServerHandshakeError) -> str:

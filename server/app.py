@@ -11,7 +11,7 @@ from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
 from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, rest, system, ws
-from .api.aside import executor
+from .api.aside import aside, executor
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
@@ -21,6 +21,7 @@ from .bybit.client import BybitClient
 from .bybit.credentials import Credentials, keep_checked
 from .bybit.streams import Streams
 from .errors import ExchangeError, TradingKeyRefused
+from .market.answers import Answering
 from .market.candlecache import CandleCache
 from .market.checking import Checks
 from .market.counts import Tally
@@ -138,6 +139,13 @@ def _wire_history(app: web.Application, indicators: IndicatorSettings, tally: Ta
         max_candles=indicators.max_candles,
         max_bytes=indicators.max_candle_bytes,
     )
+    app[keys.ANSWERING] = Answering(
+        feeds,
+        app[keys.HISTORY],
+        lambda compute: aside(app, compute),
+        max_names=indicators.max_names,
+        max_candles=indicators.max_candles,
+    )
     budget = client.guards.budget
     app[keys.CHECKS] = Checks(feeds, client.klines, tally, is_at_ease=lambda: budget.is_at_ease(time.monotonic()))
 
@@ -166,6 +174,7 @@ def _wire_streams(app: web.Application, settings: Settings, *, share: float) -> 
 def _wire_realtime(app: web.Application, settings: Settings) -> None:
     app[keys.CHANNELS] = channels = Channels(
         app[keys.FEEDS],
+        app[keys.ANSWERING],
         exchange=settings.exchange,
         category=settings.bybit.category.value,
         epoch=app[keys.LOAD].epoch,
@@ -179,6 +188,7 @@ def _wire_realtime(app: web.Application, settings: Settings) -> None:
         heartbeat_s=settings.websocket.heartbeat_s,
     )
     app[keys.FEEDS].watch(hub.changed)
+    app[keys.ANSWERING].watch(hub.changed)
     category, symbols = settings.bybit.category.value, app[keys.SYMBOLS]
     app[keys.OPERATIONS] = SocketOperations(
         app[keys.ACCESS],
@@ -227,6 +237,7 @@ async def _history(app: web.Application) -> AsyncIterator[None]:
     yield
     checker.cancel()
     await asyncio.wait({checker})
+    await app[keys.ANSWERING].close()
     await app[keys.HISTORY].close()
 
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from ..access.rights import Rights
 from ..bybit.client import BybitClient
 from ..bybit.streams import Streams
+from ..market.answers import Answering
 from ..market.checking import Checks
 from ..market.feeds import Feeds
 from ..market.following import Following
@@ -26,6 +27,7 @@ FEEDS = web.AppKey("FEEDS", Feeds)
 SYMBOLS = web.AppKey("SYMBOLS", Symbols)
 CHANNELS = web.AppKey("CHANNELS", Channels)
 HISTORY = web.AppKey("HISTORY", History)
+ANSWERING = web.AppKey("ANSWERING", Answering)
 CHECKS = web.AppKey("CHECKS", Checks)
 FOLLOWING = web.AppKey("FOLLOWING", Following)
 STREAMS: web.AppKey[Streams | None] = web.AppKey("STREAMS")

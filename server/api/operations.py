@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from ..errors import GatewayError, InvalidRequest, TooManySubscriptions, UnknownSymbol, outcome_of
 from ..realtime.channel import Channel
-from ..realtime.channels import FORMS, Channels
+from ..realtime.channels import FORMS, Channels, is_asked
 from ..realtime.hub import Hub
 from ..realtime.messages import (
     AuthMessage,
@@ -26,6 +27,17 @@ from .scopes import check_channel, confine
 SINGLE = ("ping", "auth")
 """What a socket of one channel may ask."""
 MULTIPLE = ("subscribe", "unsubscribe", "list", *SINGLE)
+
+
+class Pace(NamedTuple):
+    """When snapshots are to come: at an interval, 0 for each change; of indicators, `on` comes before that."""
+
+    interval_s: float
+    on: Literal["tick", "close"] | None = None
+
+    def of(self, name: str) -> tuple[float, bool]:
+        """The interval of the channel of that name, and whether only candles that close count."""
+        return (0.0, self.on == "close") if self.on is not None and is_asked(name) else (self.interval_s, False)
 
 
 class SocketOperations:
@@ -77,12 +89,12 @@ class SocketOperations:
             confine(session, rights)
 
     async def _subscribe(self, session: Session, operation: Operation) -> None:
-        asked, interval_s = _names_of(operation), self.interval_s(operation.interval)
+        asked, pace = _names_of(operation), self._pace(operation)
         begun: list[Subscription] = []
         refusals: list[Refusal] = []
         for name in asked:
             try:
-                begun.append(self.subscribed(session, name, interval_s))
+                begun.append(self.subscribed(session, name, pace))
             except GatewayError as error:
                 refusals.append(Refusal(name[:100], outcome_of(error).code, error.detail))
         names = tuple([one.channel.name for one in begun])
@@ -90,13 +102,14 @@ class SocketOperations:
         if begun:
             await self._hub.begin(session, begun)
 
-    def subscribed(self, session: Session, name: str, interval_s: float) -> Subscription:
+    def subscribed(self, session: Session, name: str, pace: Pace) -> Subscription:
         """A subscription that is yet to begin.
 
         Raises InvalidRequest, Forbidden, UnknownSymbol, TooManySubscriptions, or Overloaded for one symbol too many. It
         takes the place of one that the session has of that name.
         """
-        channel = self._channels.find(name)
+        interval_s, on_close = pace.of(name)
+        channel = self._channels.find(name, on_close=on_close)
         try:
             self._check(session, channel)
         except GatewayError:
@@ -104,7 +117,7 @@ class SocketOperations:
             raise
         if (former := session.unsubscribe(name)) is not None:
             self._hub.unsubscribe(former)
-            channel = self._channels.find(name)
+            channel = self._channels.find(name, on_close=on_close)
         return session.subscribe(channel, interval_s=interval_s, max_age_s=self.max_age_s(interval_s))
 
     def _check(self, session: Session, channel: Channel) -> None:
@@ -127,8 +140,14 @@ class SocketOperations:
                 ended.append(name)
         session.say(UnsubscribedMessage("ack", operation.id, "unsubscribe", tuple(ended), tuple(refusals)))
 
+    def _pace(self, operation: Operation) -> Pace:
+        """Raises InvalidRequest."""
+        if operation.on is not None and not any(map(is_asked, operation.channels or ())):
+            raise InvalidRequest("on", "on is for channels of indicators, and none is asked for")
+        return Pace(self.interval_s(operation.interval), operation.on)
+
     def interval_s(self, asked: float | None) -> float:
-        """The pace asked for: 0 for live, or within bounds; the default where none was. Raises InvalidRequest."""
+        """The interval asked for: 0 for live, or within bounds; the default where none was. Raises InvalidRequest."""
         limits = self._websocket
         value = limits.interval_s if asked is None else asked
         if value != 0 and not limits.min_interval_s <= value <= limits.max_interval_s:
@@ -149,4 +168,10 @@ def _names_of(operation: Operation) -> list[str]:
 
 
 def _listed(session: Session) -> tuple[Listed, ...]:
-    return tuple([Listed(name, one.interval_s) for name, one in session.subscriptions.items()])
+    return tuple([_listing_of(name, one) for name, one in session.subscriptions.items()])
+
+
+def _listing_of(name: str, subscription: Subscription) -> Listed:
+    if not (is_asked(name) and subscription.is_live):
+        return Listed(name, subscription.interval_s)
+    return Listed(name, subscription.interval_s, "tick" if subscription.channel.repeats else "close")

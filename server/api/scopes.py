@@ -32,6 +32,7 @@ CHANNELS: dict[str, tuple[Scope, ...]] = {
     "price": (Scope.MARKET,),
     "kline": (Scope.MARKET,),
     "balance": (Scope.BALANCE,),
+    "indicators": (Scope.INDICATORS,),
 }
 LISTING = "positions:*"
 

@@ -11,6 +11,7 @@ from ..realtime.messages import (
     ErrorMessage,
     Fault,
     HeartbeatMessage,
+    IndicatorsMessage,
     KlineMessage,
     Listed,
     ListingMessage,
@@ -115,6 +116,22 @@ def _snapshots(exchange: str) -> tuple[Message, ...]:
             interval="1",
             candle=(1_760_313_600_000, "64310.2", "64330.1", "64305.7", "64321.5", "12.345", "793912.2"),
             closed=False,
+        ),
+        IndicatorsMessage(
+            "snapshot",
+            "indicators:BTCUSDT:15:rsi:14,macd",
+            **push,
+            symbol="BTCUSDT",
+            category="linear",
+            interval="15",
+            candle_count=1000,
+            candle_closed=False,
+            data={
+                "open_time_ms": 1_760_313_600_000,
+                "close_price": 64321.5,
+                "rsi:14": 54.2,
+                "macd": {"macd": 31.4, "signal": 28.9, "histogram": 2.5},
+            },
         ),
     )
 

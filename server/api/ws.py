@@ -19,6 +19,7 @@ from ..realtime.session import Session
 from ..telemetry import get_logger
 from .auth import bearer
 from .keys import ACCESS, HUB, LOAD, OPERATIONS, RIGHTS, SETTINGS
+from .operations import Pace
 from .parameters import Parameters
 
 routes = web.RouteTableDef()
@@ -157,7 +158,7 @@ def _single_session(request: web.Request, ws: Socket, transport: asyncio.Transpo
     )
     symbol = request.match_info["symbol"]
     check_form(symbol)
-    request.app[OPERATIONS].subscribed(session, f"positions:{symbol}", interval_s)
+    request.app[OPERATIONS].subscribed(session, f"positions:{symbol}", Pace(interval_s))
     return session
 
 

@@ -61,6 +61,15 @@ Compose = Callable[[Moment], Message]
 """The message of what is known at a moment."""
 
 
+class Numbers:
+    """The seq of one name, of all channels that clients know by it."""
+
+    __slots__ = ("last",)
+
+    def __init__(self, last: int = 0) -> None:
+        self.last = last
+
+
 class Channel:
     """Composes and encodes the messages of one name, from one topic or several; its seq only grows."""
 
@@ -73,14 +82,20 @@ class Channel:
         origin: Origin,
         *,
         stale_after_s: float,
-        sequence: int = 0,
+        numbers: "Numbers | None" = None,
+        repeats: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`topics` by the names that clients know its parts by; `sequence` is the last one that is taken."""
+        """`topics` by the names that clients know its parts by; `numbers` go on from what is taken of its name.
+
+        One that `repeats` shows live what it showed before, after a while, or where something of it is stale; one that
+        does not says that by a status only.
+        """
         self.name = name
         self.topics = tuple(topics.values())
         self.part_names = tuple(topics)
-        self.sequence = sequence
+        self.numbers = numbers or Numbers()
+        self.repeats = repeats
         self.readings = readings
         self._compose = compose
         self._origin = origin
@@ -91,6 +106,11 @@ class Channel:
 
     def __repr__(self) -> str:
         return f"<Channel {self.name}>"
+
+    @property
+    def sequence(self) -> int:
+        """The seq that its name has come to."""
+        return self.numbers.last
 
     @property
     def symbol(self) -> str:
@@ -167,7 +187,7 @@ class Channel:
             and all(a is b for a, b in zip(last.readings, state.readings, strict=True))
         ):
             return last
-        self.sequence += 1
+        self.numbers.last += 1
         data = message_frame(self._compose(self._moment(state, now)))
         self._last = Frame(
             data=data, sequence=self.sequence, stale=state.stale, encoded_at=now, readings=state.readings

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from msgspec.structs import asdict
 
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, Overloaded
 from ..models import INTERVALS_MS, Candles, Kind, Ticker, Topic, open_positions
-from .channel import Channel, Compose, Moment, Origin, Readings
+from .channel import Channel, Compose, Moment, Numbers, Origin, Readings
 from .messages import (
     BalanceMessage,
+    IndicatorsMessage,
     KlineMessage,
     ListingMessage,
     Message,
@@ -30,12 +31,25 @@ SNAPSHOTS: dict[str, type[Message]] = {
     "price:SYMBOL": PriceMessage,
     "balance": BalanceMessage,
     "kline:SYMBOL:INTERVAL": KlineMessage,
+    "indicators:SYMBOL:INTERVAL:NAMES": IndicatorsMessage,
 }
 """What the snapshots of each kind of channel are, by the form of its name."""
 FORMS = tuple(SNAPSHOTS)
 
+INDICATORS = "indicators"
+MOST_ASKED = 500
+"""Different channels of indicators at one time: each costs some computing whenever its candles change."""
+
 Parts = dict[str, Topic]
+Anatomy = tuple[Parts, Compose, Readings]
 P = TypeVar("P", bound=PushMessage)
+
+
+class Answering(Protocol):
+    """What channels need of indicators."""
+
+    def follow(self, topic: Topic, names: str | None, *, on_close: bool) -> Readings:
+        """What is read of a kline topic are the answers to `names`, or to the classic set. Raises InvalidRequest."""
 
 
 class Channels:
@@ -48,6 +62,7 @@ class Channels:
     def __init__(
         self,
         readings: Readings,
+        answering: Answering,
         *,
         exchange: str,
         category: str,
@@ -58,12 +73,13 @@ class Channels:
     ) -> None:
         """`check_form` raises InvalidRequest for what cannot be a symbol."""
         self.readings = readings
+        self._answering = answering
         self._origin = Origin(exchange, epoch)
         self._category = category
         self._stale_after_s = stale_after_s
         self._check_form = check_form
         self._clock = clock
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[tuple[str, bool], Channel] = {}
         self._floor = 0
 
     def __len__(self) -> int:
@@ -73,42 +89,60 @@ class Channels:
         """Position, balance and price of one symbol."""
         return self.find(f"positions:{symbol}")
 
-    def find(self, name: str) -> Channel:
-        """The channel of that name. Raises InvalidRequest, saying what is allowed."""
-        channel = self._channels.get(name)
+    def find(self, name: str, *, on_close: bool = False) -> Channel:
+        """The channel of that name; of indicators, that of each change, or of each candle that closes.
+
+        Raises InvalidRequest, saying what is allowed; Overloaded for one channel of indicators too many.
+        """
+        on_close = on_close and is_asked(name)
+        channel, sibling = (self._channels.get((name, each)) for each in (on_close, not on_close))
         if channel is None:
-            parts, compose = self._anatomy(name)
-            channel = self._channels[name] = Channel(
+            parts, compose, readings = self._asked(name, on_close=on_close) if is_asked(name) else self._anatomy(name)
+            channel = self._channels[name, on_close] = Channel(
                 name,
                 parts,
                 compose,
-                self.readings,
+                readings,
                 self._origin,
                 stale_after_s=self._stale_after_s,
-                sequence=self._floor,
+                numbers=Numbers(self._floor) if sibling is None else sibling.numbers,
+                repeats=not on_close,
                 clock=self._clock,
             )
+        elif sibling is not None:
+            channel.unshare()  # whoever comes from the one to the other must not find an older seq
         return channel
 
     def forget(self, channel: Channel) -> None:
         """Nobody has `channel` any more."""
-        if self._channels.pop(channel.name, None) is not None:
+        if self._channels.pop((channel.name, not channel.repeats), None) is not None:
             self._floor = max(self._floor, channel.sequence)
 
-    def _anatomy(self, name: str) -> tuple[Parts, Compose]:
+    def _asked(self, name: str, *, on_close: bool) -> Anatomy:
+        """Of `indicators:SYMBOL:INTERVAL:NAMES`: the names are whole, with all their colons; without any, the set."""
+        symbol, _, rest = name.partition(":")[2].partition(":")
+        interval, has_names, names = rest.partition(":")
+        topic = self._kline(f"{symbol}:{interval}")
+        if sum(is_asked(other) for other, _ in self._channels) >= MOST_ASKED:
+            raise Overloaded(f"{MOST_ASKED} channels of indicators are in use, and there may be no more")
+        readings = self._answering.follow(topic, names if has_names else None, on_close=on_close)
+        return {INDICATORS: topic}, partial(_indicators_message, topic), readings
+
+    def _anatomy(self, name: str) -> Anatomy:
         kind, _, rest = name.partition(":")
         if kind == "positions" and rest == EVERY:
-            return {"position": Topic(Kind.POSITIONS, category=self._category)}, _listing_message
+            topic = Topic(Kind.POSITIONS, category=self._category)
+            return {"position": topic}, _listing_message, self.readings
         if kind == "positions":
-            return self._of_symbol(rest), partial(_positions_message, rest)
+            return self._of_symbol(rest), partial(_positions_message, rest), self.readings
         if kind == "price":
             topic = Topic(Kind.TICKER, self._symbol(rest), category=self._category)
-            return {"price": topic}, partial(_price_message, topic)
+            return {"price": topic}, partial(_price_message, topic), self.readings
         if name == "balance":
-            return {"balance": Topic(Kind.WALLET)}, _balance_message
+            return {"balance": Topic(Kind.WALLET)}, _balance_message, self.readings
         if kind == "kline":
             topic = self._kline(rest)
-            return {"kline": topic}, partial(_kline_message, topic)
+            return {"kline": topic}, partial(_kline_message, topic), self.readings
         raise InvalidRequest("channel", f"there is no channel {name[:60]!r}; allowed: {', '.join(FORMS)}")
 
     def _symbol(self, text: str) -> str:
@@ -129,8 +163,13 @@ class Channels:
         self._check_form(symbol)
         if interval not in INTERVALS_MS:
             allowed = ", ".join(INTERVALS_MS)
-            raise InvalidRequest("channel", f"the interval of a kline channel is {interval[:20]!r}; allowed: {allowed}")
+            raise InvalidRequest("channel", f"the interval of the channel is {interval[:20]!r}; allowed: {allowed}")
         return Topic(Kind.KLINE, symbol, interval, self._category)
+
+
+def is_asked(name: str) -> bool:
+    """Whether the channel of that name is one of indicators."""
+    return name.partition(":")[0] == INDICATORS
 
 
 def _positions_message(symbol: str, moment: Moment) -> SnapshotMessage:
@@ -209,3 +248,11 @@ def _kline_message(topic: Topic, moment: Moment) -> KlineMessage:
         candle=None if last is None else (int(last[0]), *last[1:]),
         closed=candles.last_closed if candles is not None and has_any else None,
     )
+
+
+def _indicators_message(topic: Topic, moment: Moment) -> IndicatorsMessage:
+    (body,) = moment.values
+    if body is None:
+        unknown = dict.fromkeys(("candle_count", "candle_closed", "data"))
+        body = {"symbol": topic.symbol, "category": topic.category, "interval": topic.interval, **unknown}
+    return _single(moment, IndicatorsMessage, **body)

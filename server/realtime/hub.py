@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from math import inf
 from typing import TypeVar
 
 from aiojobs import Scheduler
@@ -220,6 +221,8 @@ class Hub:
                     await asyncio.wait(flights, timeout=self._ask_wait_s)
             if (frame := self._frame_due(channel)) is not None:
                 await self._show(channel, frame)
+            elif not channel.repeats:
+                await self._tell(channel)
             await asyncio.sleep(max(0.0, due - self._clock()))
 
     def _check(self, channel: Channel) -> None:
@@ -241,10 +244,17 @@ class Hub:
         """The channel's frame if it is news, or if the last one was long ago."""
         state, shown = channel.state(self._max_age_s), self._shown.get(channel)
         # The next look may be a poll and a wait away: then it would be too late.
-        latest_s = LIVE_SNAPSHOT_S - self._live_poll_s - self._ask_wait_s
-        if shown is not None and not is_news(shown, state) and self._clock() - shown.encoded_at < latest_s:
+        latest_s = LIVE_SNAPSHOT_S - self._live_poll_s - self._ask_wait_s if channel.repeats else inf
+        if shown is not None and not is_news(channel, shown, state) and self._clock() - shown.encoded_at < latest_s:
             return None
         return channel.frame_of(state)
+
+    async def _tell(self, channel: Channel) -> None:
+        """Say what is stale of `channel` to those who have not heard it, without a frame."""
+        stale = channel.stale(self._max_age_s)
+        if stale or channel in self._told:
+            self._told.discard(channel)
+            await in_slices(self._live.get(channel, ()), lambda subscription: subscription.announce(stale, self))
 
     async def _show(self, channel: Channel, frame: Frame) -> None:
         """Show `frame` to the live subscriptions of `channel`."""
@@ -299,7 +309,7 @@ class Hub:
 
     def _changed_frame(self, channel: Channel) -> Frame | None:
         state, shown = channel.state(self._max_age_s), self._shown.get(channel)
-        return None if shown is not None and not is_news(shown, state) else channel.frame_of(state)
+        return None if shown is not None and not is_news(channel, shown, state) else channel.frame_of(state)
 
     def note_trouble(self, subscription: Subscription, stale: tuple[str, ...]) -> None:
         """It was told that these parts are stale: it is woken when a good reading of one arrives."""
@@ -354,9 +364,9 @@ async def _begin(session: Session, subscriptions: list[Subscription]) -> None:
         session.end(InternalError("a bug of the gateway"))
 
 
-def is_news(shown: Frame, state: State) -> bool:
+def is_news(channel: Channel, shown: Frame, state: State) -> bool:
     """Whether `state` holds anything that `shown` did not say, ages aside."""
-    if shown.stale != state.stale:
+    if shown.stale != state.stale and channel.repeats:
         return True
     pairs = zip(shown.readings, state.readings, strict=True)
     return any(a is not b and (a is None or b is None or a.value != b.value) for a, b in pairs)

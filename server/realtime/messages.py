@@ -15,6 +15,10 @@ Candle = tuple[int, str, str, str, str, str, str]
 """Open time in ms, open, high, low, close, volume, turnover."""
 
 
+Value = float | None
+"""A number; null where there is none."""
+
+
 class Message(Struct, frozen=True):
     """Anything that is sent as JSON."""
 
@@ -116,6 +120,17 @@ class KlineMessage(PushMessage, frozen=True):
     closed: bool | None
 
 
+class IndicatorsMessage(PushMessage, frozen=True):
+    """Indicators at the last candle, over `candle_count` of them; null while there are none, or too few."""
+
+    symbol: str
+    category: str
+    interval: str
+    candle_count: int | None
+    candle_closed: bool | None
+    data: dict[str, Value | dict[str, Value]] | None
+
+
 class StatusMessage(Message, frozen=True):
     """What is stale of a channel has changed; `error` is the first reason that is known."""
 
@@ -182,10 +197,11 @@ class UnsubscribedMessage(Message, frozen=True):
 
 
 class Listed(Struct, frozen=True):
-    """One subscription, and the seconds between its snapshots: 0 for live."""
+    """One subscription, and the seconds between its snapshots: 0 for live, and then of indicators on what."""
 
     channel: str
     interval: float
+    on: str | UnsetType = UNSET
 
 
 class ListMessage(Message, frozen=True):

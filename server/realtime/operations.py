@@ -1,6 +1,6 @@
 """Operations: what a client may ask of its socket, and how it is answered."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +16,7 @@ class Operation(Struct, frozen=True):
     token: str | None = None
     channels: list[str] | None = None
     interval: float | None = None
+    on: Literal["tick", "close"] | None = None
 
 
 class Fields(NamedTuple):
@@ -26,7 +27,7 @@ class Fields(NamedTuple):
 
 
 FIELDS = {
-    "subscribe": Fields(needed=("channels",), optional=("interval",)),
+    "subscribe": Fields(needed=("channels",), optional=("interval", "on")),
     "unsubscribe": Fields(needed=("channels",)),
     "list": Fields(),
     "ping": Fields(),

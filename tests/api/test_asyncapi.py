@@ -16,7 +16,7 @@ from server.api.asyncapi import document
 from server.api.operations import MULTIPLE, SINGLE
 from server.api.scopes import SOCKETS
 from server.errors import OUTCOMES
-from server.realtime.channels import FORMS
+from server.realtime.channels import FORMS, SNAPSHOTS
 from server.realtime.messages import Message
 from server.realtime.operations import FIELDS
 from server.settings import Settings
@@ -32,6 +32,7 @@ FORM_OF = {
     "price:BTCUSDT": "price:SYMBOL",
     "balance": "balance",
     "kline:BTCUSDT:1": "kline:SYMBOL:INTERVAL",
+    "indicators:BTCUSDT:15:rsi:14,macd": "indicators:SYMBOL:INTERVAL:NAMES",
 }
 SHORT_S = 0.2
 TOKEN, LESSER = "a-token-of-everything-0123456789", "a-token-of-the-market-0123456789"
@@ -219,7 +220,7 @@ async def test_all_that_a_socket_of_many_channels_is_sent(start_gateway: StartGa
         names = [*FORM_OF, "price:btcusdt"]
         await have("SubscribedMessage", op="subscribe", id="a", channels=names, interval=60)
         assert [fault["code"] for fault in seen["SubscribedMessage"]["errors"]] == ["invalid_symbol"]
-        for name in ("SnapshotMessage", "ListingMessage", "PriceMessage", "BalanceMessage", "KlineMessage"):
+        for name in sorted(form.__name__ for form in SNAPSHOTS.values()):
             while name not in seen:
                 _note(guide, seen, await _next(ws), "multiple")
         await have("ListMessage", op="list", id=1)

@@ -14,7 +14,14 @@ from tests.examples.conftest import AUTH, TOKEN, Place, StartLine, closing_with,
 from tests.processes import ROOT, clean_environment
 from tests.realtime.sockets import eventually
 
-CHANNELS = ("positions:BTCUSDT", "positions:*", "price:ETHUSDT", "balance", "kline:BTCUSDT:1")
+CHANNELS = (
+    "positions:BTCUSDT",
+    "positions:*",
+    "price:ETHUSDT",
+    "balance",
+    "kline:BTCUSDT:1",
+    "indicators:BTCUSDT:15:rsi:14,macd",
+)
 
 M = TypeVar("M", Snapshot, Status, Ended, Lost)
 
@@ -75,6 +82,21 @@ async def test_channels_keep_their_paces_over_reconnects(place: Place) -> None:
         await first(client, Lost)
         await snapshots(client, "price:BTCUSDT", "balance", "positions:*")
         assert paces_s(place) == {"price:BTCUSDT": 0.1, "balance": 60, "positions:*": 60}
+
+
+async def test_indicators_come_when_a_candle_closes(place: Place) -> None:
+    """The last closed candle at once, and no other while none closes; so again after a reconnect."""
+    channel = "indicators:BTCUSDT:D:rsi:14"
+    async with Client(place.url) as client:
+        await client.subscribe(channel, on_close=True)
+        snapshot = await first(client, Snapshot)
+        assert (snapshot.channel, snapshot.body["candle_closed"]) == (channel, True)
+        assert 0 <= snapshot.body["data"]["rsi:14"] <= 100
+        await place.restart()
+        await first(client, Lost)
+        again = await first(client, Snapshot)
+        assert again.is_new_epoch
+        assert again.body["data"] == snapshot.body["data"]
 
 
 async def test_a_channel_that_cannot_be_had_is_told(place: Place) -> None:

@@ -16,14 +16,23 @@ from tests.realtime.sockets import eventually
 
 pytestmark = pytest.mark.usefixtures("node")
 
-CHANNELS = ("positions:BTCUSDT", "positions:*", "price:ETHUSDT", "balance", "kline:BTCUSDT:1")
+CHANNELS = (
+    "positions:BTCUSDT",
+    "positions:*",
+    "price:ETHUSDT",
+    "balance",
+    "kline:BTCUSDT:1",
+    "indicators:BTCUSDT:15:rsi:14,macd",
+)
 CLIENT = ROOT / "examples" / "client.mjs"
 
 BOT = """
 import { Client } from "%s";
 const [url, heartbeatS, ...pairs] = process.argv.slice(1);
 const gateway = new Client(url, { token: process.env.GATEWAY_TOKEN, heartbeatS: Number(heartbeatS) });
-for (const pair of pairs) gateway.subscribe([pair.split("=")[0]], Number(pair.split("=")[1]));
+for (const [name, pace] of pairs.map((pair) => pair.split("="))) {
+  gateway.subscribe([name], Number(pace) || 0, { onClose: pace === "close" });
+}
 try {
   for await (const message of gateway) {
     console.log(JSON.stringify(message));
@@ -112,6 +121,18 @@ async def test_every_channel_comes(place: Place) -> None:
         assert snapshot["channel"] == channel
         assert (snapshot["isNewEpoch"], snapshot["missed"], snapshot["isStale"]) == (False, 0, False)
     assert float(found["price:ETHUSDT"]["last_price"]) > 0
+
+
+async def test_indicators_come_when_a_candle_closes(place: Place) -> None:
+    """The last closed candle at once; so again after a reconnect."""
+    channel = "indicators:BTCUSDT:D:rsi:14"
+    async with bot(place.url, f"{channel}=close") as program:
+        found = (await program.snapshots(channel))[channel]
+        assert found["candle_closed"] is True
+        await place.restart()
+        again = (await program.snapshots(channel))[channel]
+    assert again["isNewEpoch"] is True
+    assert again["data"] == found["data"]
 
 
 async def test_it_follows_a_restart(place: Place) -> None:

@@ -11,6 +11,7 @@ from server.api.keys import LOAD
 from server.errors import ExchangeBusy, ExchangeTimeout, GatewayError
 from server.market.feeds import Feeds
 from server.models import Kind, Position, PositionRow, Reading, Ticker, Topic, Wallet
+from server.realtime.channel import Readings
 from server.realtime.channels import PARTS, Channels
 from server.realtime.frames import Frame
 from tests.conftest import Exchange, StartGateway, receive
@@ -265,7 +266,14 @@ class Script:
             "epoch": "abcdef",
             "stale_after_s": 3.0,
         }
-        return Channels(self.feeds, clock=self.clock, **(defaults | options))
+        return Channels(self.feeds, NoIndicators(), clock=self.clock, **(defaults | options))
+
+
+class NoIndicators:
+    """Indicators are looked at over real connections, in test_indicators.py."""
+
+    def follow(self, topic: Topic, names: str | None, *, on_close: bool) -> Readings:
+        raise NotImplementedError
 
 
 def a_ticker(price: str) -> Ticker:

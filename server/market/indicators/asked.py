@@ -29,14 +29,19 @@ class Asked(NamedTuple):
         """About how long computing takes, where nothing is remembered."""
         return len(self.questions or (None,)) * NAME_MS * self.depth / DEPTH
 
+    def looked_at(self, held: Candles) -> Candles:
+        """The candles of those held; one fewer of closed ones, so that they stay the same when the next begins."""
+        if not self.is_closed:
+            return held.last(self.depth)
+        return without_forming(held).last(self.depth - 1)
+
     def of(self, held: Candles) -> tuple[Candles, Computed]:
         """The candles to look at, and the answers over them. Raises InsufficientCandles.
 
         The answers are remembered with the candles that are held. Not so the candles looked at: they would hold
         themselves, and wait for the garbage collector with every refresh.
         """
-        candles = held.last(self.depth)
-        candles = without_forming(candles) if self.is_closed else candles
+        candles = self.looked_at(held)
         computed: Computed | None = held.computed.get(self)
         if computed is None:
             if len(held.computed) >= MEMO_ENTRIES * DEPTH // self.depth:

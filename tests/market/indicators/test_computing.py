@@ -9,10 +9,11 @@ import pytest
 import talib
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from server.errors import InsufficientCandles
 from server.market.candles import assembled
-from server.market.indicators import CATALOGUE, CHARTS, compute, parse_names
+from server.market.indicators import CATALOGUE, CHARTS, Asked, compute, parse_names
 from server.models import CandleRow, Candles
 
 from .markets import candles_of as columns_of
@@ -34,6 +35,17 @@ def candles_of(closes: list[float]) -> Candles:
 def wave(length: int) -> Candles:
     """Candles that go up and down."""
     return candles_of([100 + 10 * float(np.sin(number / 9)) + number / 50 for number in range(length)])
+
+
+def test_closed_candles_do_not_depend_on_the_next() -> None:
+    """Of closed candles one fewer is looked at than are held, and the same ones before and after the next begins."""
+    closed = replace(wave(1000), last_closed=True)
+    begun = replace(wave(1001).last(1000), last_closed=False)
+    asked = Asked(None, is_closed=True)
+    looked_at = [asked.looked_at(candles) for candles in (closed, begun)]
+    assert [len(candles) for candles in looked_at] == [999, 999]
+    assert looked_at[0].rows == looked_at[1].rows
+    assert len(asked.looked_at(closed.last(30))) == 30
 
 
 def test_classic_set_is_talibs() -> None:
