@@ -1,8 +1,7 @@
 """Answers: one question about candles, computed once for all who follow it, and read by channels as feeds are."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import numpy as np
@@ -39,60 +38,59 @@ class Answering:
         *,
         max_names: int,
         max_candles: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`aside` computes in a thread."""
         self.feeds = feeds
         self.history = history
-        self.clock = clock
+        self.tasks: set[asyncio.Task[None]] = set()
         self._aside = aside
         self._max_names = max_names
         self._max_candles = max_candles
-        self._turn = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._watchers: list[Callable[[Topic], None]] = []
+        self._waiting: dict[Answers, None] = {}
+        self._worker: asyncio.Task[None] | None = None
 
-    def watch(self, changed: Callable[[Topic], None]) -> None:
-        """Have `changed` called with the topic of each answer that is there anew."""
-        self._watchers.append(changed)
+    def follow(self, topic: Topic, names: str | None, renewed: Callable[[], None], *, on_close: bool) -> "Answers":
+        """The answers to `names`, or to the classic set, of the candles of `topic`; `renewed` is called for each.
 
-    def follow(self, topic: Topic, names: str | None, *, on_close: bool) -> "Answers":
-        """The answers to `names`, or to the classic set, of the candles of `topic`. Raises InvalidRequest."""
+        Raises InvalidRequest.
+        """
         questions = None if names is None else parse_names(names, max_names=self._max_names)
         query = newest(questions, topic.interval, max_candles=self._max_candles, is_closed=on_close)
-        return Answers(self, topic, query)
+        return Answers(self, topic, query, renewed)
 
-    async def compute(self, query: Query, topic: Topic, candles: Candles) -> Body:
-        """The body over `candles`; with nulls where they are too few."""
-        if query.is_long:
-            return await self._aside(lambda: _body(query, topic, candles))
-        async with self._turn:
-            body = _body(query, topic, candles)
-            await asyncio.sleep(0)
-            return body
-
-    def start(self, work: Awaitable[None], topic: Topic) -> "asyncio.Task[None]":
-        """Run `work` and tell who watches once it is done; whatever goes wrong in it is logged."""
-        task = asyncio.create_task(self._run(work, topic), name=f"answers {topic}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
+        """Run `work`, until `close` at the latest."""
+        task = asyncio.create_task(work, name=name)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         return task
 
-    async def _run(self, work: Awaitable[None], topic: Topic) -> None:
-        try:
-            await work
-        except Exception:
-            log.exception("indicators_crashed", topic=str(topic))
-            return
-        for changed in self._watchers:
-            changed(topic)
+    def enqueue(self, answers: "Answers") -> None:
+        """Have `answers` computed when it is its turn."""
+        self._waiting[answers] = None
+        if self._worker is None or self._worker.done():
+            self._worker = self.start(self._work(), "indicators")
+
+    async def _work(self) -> None:
+        while self._waiting:
+            answers = next(iter(self._waiting))
+            del self._waiting[answers]
+            if answers.query.is_long:
+                self.start(answers.compute(self._aside), "long indicators")
+            else:
+                await answers.compute(_here)
+            await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Cancel what is under way and wait for its end."""
-        tasks = [*self._tasks]
+        tasks = [*self.tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _here(compute: Callable[[], Body]) -> Body:
+    return compute()
 
 
 class Answers:
@@ -101,11 +99,12 @@ class Answers:
     Invariant: what is shown was computed of candles that were held; newer ones replace it once theirs is computed.
     """
 
-    def __init__(self, answering: Answering, topic: Topic, query: Query) -> None:
+    def __init__(self, answering: Answering, topic: Topic, query: Query, renewed: Callable[[], None]) -> None:
+        self.query = query
         self._answering = answering
         self._feeds = answering.feeds
         self._topic = topic
-        self._query = query
+        self._renewed = renewed
         self._candles: Candles | None = None
         self._body: Body = {}
         self._reading: Reading[Body] | None = None
@@ -113,6 +112,7 @@ class Answers:
         self._as_of = float("-inf")
         self._max_age_s = float("inf")
         self._flight: asyncio.Task[None] | None = None
+        self._turn: asyncio.Future[None] | None = None
 
     def peek(self, topic: Topic, max_age_s: float) -> Reading[Body] | None:
         """The answer over candles that are young enough, None if they are not, or not computed of yet."""
@@ -121,35 +121,53 @@ class Answers:
         return None if reading is None else self._computed(reading)
 
     def part(self, topic: Topic) -> Part:
-        """What is known; over candles that have just come, what was known before, and the computing is under way."""
+        """What is known; over candles that have just come, what was known before, and computing is under way."""
         part = self._feeds.part(topic)
         if part.reading is None:
             return part
-        self._answering.history.want(topic, self._query.asked.depth)
+        self._answering.history.want(topic, self.query.asked.depth)
         if (reading := self._computed(part.reading)) is not None:
             self._as_of = part.as_of
             return replace(part, reading=reading)
-        self._fly(float("inf"))
+        self._await_turn()
         return replace(part, reading=self._reading, as_of=self._as_of, is_waiting=True)
 
     def refresh(self, _: Iterable[Topic]) -> "set[asyncio.Task[None]]":
         """The flight, made or joined, that brings candles as young as was asked for last, and their answer."""
-        return {self._fly(self._max_age_s)}
-
-    def _fly(self, max_age_s: float) -> "asyncio.Task[None]":
         if self._flight is None or self._flight.done():
-            self._flight = self._answering.start(self._renew(max_age_s), self._topic)
-        return self._flight
+            self._flight = self._answering.start(self._fly(self._max_age_s), f"answers {self._topic}")
+        return {self._flight}
 
-    async def _renew(self, max_age_s: float) -> None:
-        topic, depth = self._topic, self._query.asked.depth
+    async def _fly(self, max_age_s: float) -> None:
+        topic, depth = self._topic, self.query.asked.depth
         if self._feeds.peek(topic, max_age_s) is None and (flights := self._feeds.refresh((topic,))):
             await asyncio.wait(flights)
         await self._answering.history.reach(topic, depth, patience_s=OLDER_WAIT_S)
         if (reading := self._feeds.in_hand(topic)) is not None and self._computed(reading) is None:
-            candles = reading.value
-            self._body = await self._answering.compute(self._query, topic, candles)
-            self._candles, self._of = candles, None
+            await asyncio.wait({self._await_turn()})
+
+    def _await_turn(self) -> "asyncio.Future[None]":
+        """When it will have been computed anew."""
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().create_future()
+            self._answering.enqueue(self)
+        return self._turn
+
+    async def compute(self, run: Aside) -> None:
+        """Compute of what is in hand, by way of `run`; never raises, and whatever goes wrong is logged."""
+        turn, self._turn = self._turn, None
+        try:
+            reading = self._feeds.in_hand(self._topic)
+            if reading is not None and self._computed(reading) is None:
+                candles: Candles = reading.value
+                self._body = await run(lambda: _body(self.query, self._topic, candles))
+                self._candles, self._of = candles, None
+        except Exception:
+            log.exception("indicators_crashed", topic=str(self._topic))
+        finally:
+            if turn is not None and not turn.done():
+                turn.set_result(None)
+        self._renewed()
 
     def _computed(self, reading: Reading[Candles]) -> Reading[Body] | None:
         """The answer with the age of `reading`, if it is one over just those candles."""
@@ -164,9 +182,9 @@ class Answers:
 
     def _is_same(self, former: Candles, candles: Candles) -> bool:
         """Whether the answer over these is that over the former: of closed candles, as long as none closed."""
-        if candles is former or not self._query.asked.is_closed:
+        if candles is former or not self.query.asked.is_closed:
             return candles is former
-        pair = self._query.asked.looked_at(former), self._query.asked.looked_at(candles)
+        pair = self.query.asked.looked_at(former), self.query.asked.looked_at(candles)
         columns = ([getattr(each, name) for each in pair] for name in COLUMNS)
         return all(np.array_equal(*column) for column in columns)
 

@@ -48,8 +48,11 @@ P = TypeVar("P", bound=PushMessage)
 class Answering(Protocol):
     """What channels need of indicators."""
 
-    def follow(self, topic: Topic, names: str | None, *, on_close: bool) -> Readings:
-        """What is read of a kline topic are the answers to `names`, or to the classic set. Raises InvalidRequest."""
+    def follow(self, topic: Topic, names: str | None, renewed: Callable[[], None], *, on_close: bool) -> Readings:
+        """What is read of a kline topic are the answers to `names`, or to the classic set; `renewed` tells of each.
+
+        Raises InvalidRequest.
+        """
 
 
 class Channels:
@@ -79,6 +82,7 @@ class Channels:
         self._stale_after_s = stale_after_s
         self._check_form = check_form
         self._clock = clock
+        self._watcher: Callable[[Channel], None] | None = None
         self._channels: dict[tuple[str, bool], Channel] = {}
         self._floor = 0
 
@@ -113,6 +117,14 @@ class Channels:
             channel.unshare()  # whoever comes from the one to the other must not find an older seq
         return channel
 
+    def watch(self, renewed: Callable[[Channel], None]) -> None:
+        """Have `renewed` called with each channel whose indicators have been computed anew."""
+        self._watcher = renewed
+
+    def _renewed(self, key: tuple[str, bool]) -> None:
+        if self._watcher is not None and (channel := self._channels.get(key)) is not None:
+            self._watcher(channel)
+
     def forget(self, channel: Channel) -> None:
         """Nobody has `channel` any more."""
         if self._channels.pop((channel.name, not channel.repeats), None) is not None:
@@ -125,7 +137,8 @@ class Channels:
         topic = self._kline(f"{symbol}:{interval}")
         if sum(is_asked(other) for other, _ in self._channels) >= MOST_ASKED:
             raise Overloaded(f"{MOST_ASKED} channels of indicators are in use, and there may be no more")
-        readings = self._answering.follow(topic, names if has_names else None, on_close=on_close)
+        renewed = partial(self._renewed, (name, on_close))
+        readings = self._answering.follow(topic, names if has_names else None, renewed, on_close=on_close)
         return {INDICATORS: topic}, partial(_indicators_message, topic), readings
 
     def _anatomy(self, name: str) -> Anatomy:

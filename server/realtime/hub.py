@@ -325,13 +325,17 @@ class Hub:
         if (watching := self._watching.get(topic)) is None:
             return
         for channel in watching:
-            if channel in self._live:
-                self._changed[channel] = None
-                self._has_changed.set()
+            self.renewed(channel)
         has_failed = self._channels.readings.part(topic).has_failed
         if has_failed != (topic in self._troubled):
             (self._troubled.add if has_failed else self._troubled.discard)(topic)
             self._spread(topic)
+
+    def renewed(self, channel: Channel) -> None:
+        """There may be something new to see of `channel`: show it to those who are shown each change."""
+        if channel in self._live:
+            self._changed[channel] = None
+            self._has_changed.set()
 
     @property
     def vouched(self) -> frozenset[Topic]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -272,7 +273,7 @@ class Script:
 class NoIndicators:
     """Indicators are looked at over real connections, in test_indicators.py."""
 
-    def follow(self, topic: Topic, names: str | None, *, on_close: bool) -> Readings:
+    def follow(self, topic: Topic, names: str | None, renewed: Callable[[], None], *, on_close: bool) -> Readings:
         raise NotImplementedError
 
 

@@ -12,8 +12,12 @@ from .questions import Question
 MEMO_ENTRIES = 64
 """Answers remembered with a topic's candles, of a thousand each: of deeper ones fewer, in the same memory."""
 
-NAME_MS = 0.2
-"""What one name costs over a thousand candles: most of them less, few of them more, the classic set as much."""
+NAME_MS = 0.05
+"""About what one name costs at most over a thousand candles."""
+HEAVY_MS = 0.4
+HEAVY = frozenset(("cci", "ht_dcphase", "ht_sine", "ht_trendmode", "mavp", "pivots", "vwap"))
+"""Those that cost as much as that, with the longest periods or always."""
+CLASSIC_MS = 0.2
 
 
 class Asked(NamedTuple):
@@ -27,7 +31,10 @@ class Asked(NamedTuple):
     @property
     def cost_ms(self) -> float:
         """About how long computing takes, where nothing is remembered."""
-        return len(self.questions or (None,)) * NAME_MS * self.depth / DEPTH
+        if self.questions is None:
+            return CLASSIC_MS
+        names = (question.indicator.name for question in self.questions)
+        return sum(HEAVY_MS if name in HEAVY else NAME_MS for name in names) * self.depth / DEPTH
 
     def looked_at(self, held: Candles) -> Candles:
         """The candles of those held; one fewer of closed ones, so that they stay the same when the next begins."""
