@@ -26,6 +26,6 @@ ENV PATH=/opt/gateway/bin:$PATH \
     PORT=8000
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as u; u.build_opener(u.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['PORT']}/livez\", timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as u; s = 's' * bool(os.environ.get('GATEWAY__SERVER__TLS_CERTIFICATE')); u.build_opener(u.ProxyHandler({}), u.HTTPSHandler(context=ssl._create_unverified_context())).open(f\"http{s}://127.0.0.1:{os.environ['PORT']}/livez\", timeout=2)"]
 # Without a shell between, so that SIGTERM reaches the supervisor; it reaps its workers. For orphans: `docker run --init`.
 ENTRYPOINT ["python", "run.py"]

@@ -151,7 +151,7 @@ def _supervised(
     if len(listeners) < settings.server.workers:
         log.warning("socket_shared", detail="the system does not spread connections: the workers share one socket")
     with Companion() as companion, _watcher(watched):
-        log.info("supervising", address=address_of(listeners[0]), workers=settings.server.workers)
+        log.info("supervising", address=address_of(listeners[0], settings), workers=settings.server.workers)
         return Supervisor(companion.pointed(settings), listeners, lambda: companion.pointed(read())).run()
 
 

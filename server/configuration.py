@@ -21,8 +21,10 @@ import msgspec
 from msgspec import inspect
 
 from .access.tokens import SHORTEST, clashes_of, faults_of, hash_of
+from .privacy import TooOpen, read_private
 from .processors import processors
 from .settings import Environment, LogFormat, Profile, Secret, Settings
+from .tls import UnfitPair, read_pair
 
 Key = tuple[str, str]
 
@@ -43,12 +45,20 @@ PLAIN_TOKENS: Key = ("auth", "token_secrets")  # no setting of its own: the plai
 REDIS: Key = ("redis", "url")
 WORKERS: Key = ("server", "workers")
 HOST: Key = ("server", "host")
+CERTIFICATE: Key = ("server", "tls_certificate")
+TLS_KEY: Key = ("server", "tls_key")
+KEY_PAIR: Key = ("server", "key_pair")  # no setting of its own: what the two files hold
+DERIVED = frozenset({PLAIN_TOKENS, KEY_PAIR})
 
 KEYS: dict[str, list[str]] = {
-    section: [key for of, key in TYPES if of == section and (of, key) != PLAIN_TOKENS] for section in SECTIONS
+    section: [key for of, key in TYPES if of == section and (of, key) not in DERIVED] for section in SECTIONS
 }
 SECRETS = frozenset({API_KEY, API_SECRET, REDIS, TOKENS, PLAIN_TOKENS})
-HIDDEN = SECRETS | {("bybit", "rest_url"), ("bybit", "stream_url")}  # an address may hold a password by mistake
+HIDDEN = SECRETS | {  # an address may hold a password by mistake, and the key itself may stand where its path should
+    ("bybit", "rest_url"),
+    ("bybit", "stream_url"),
+    TLS_KEY,
+}
 
 
 def cpus() -> int:
@@ -162,6 +172,7 @@ def load(arguments: Mapping[str, object], environ: Mapping[str, str], config_pat
             values[TOKENS], places[TOKENS] = _hashes(value), given.place
     if ENVIRONMENT not in places and API_KEY in places:
         values[ENVIRONMENT] = Environment.MAINNET
+    values[KEY_PAIR] = _key_pair(values, places, problems)
     settings = _assembled(profile, values)
     _refuse(settings, places, problems)
     if problems.errors:
@@ -223,7 +234,10 @@ def _from_environment(environ: Mapping[str, str], problems: Problems) -> Iterato
 def _file_text(name: str, text: str, file: str, key: Key, problems: Problems) -> str:
     """Give what the file of NAME_FILE holds, "" if it cannot be used; never the path, which may be a pasted secret."""
     try:
-        content = Path(file).read_text("utf-8-sig").strip()
+        content = read_private(Path(file)).strip()
+    except TooOpen as error:
+        problems.add(f"{name}_FILE: {error}", key)
+        return ""
     except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or "it is not text"
         problems.add(f"{name}_FILE: the file cannot be read: {reason}; allowed: a readable file with the value", key)
@@ -304,6 +318,18 @@ def _checked(given: Given, problems: Problems) -> object | None:
         problems.reject(given, _allowed(inspect.type_info(kind)))
         return None
     return value
+
+
+def _key_pair(values: Mapping[Key, object], places: Mapping[Key, str], problems: Problems) -> object | None:
+    """Give what the files of TLS hold, None where there are none, or they were noted to be unfit."""
+    certificate, key = values.get(CERTIFICATE), values.get(TLS_KEY)
+    if not isinstance(certificate, str) or not isinstance(key, str):
+        return None
+    try:
+        return read_pair(certificate, key)
+    except UnfitPair as error:
+        problems.add(f"{places['server', error.setting]}: {error}", ("server", error.setting))
+        return None
 
 
 def _has_faulty_tables(given: Given, tokens: object, problems: Problems) -> bool:
@@ -414,11 +440,11 @@ def _refusals(settings: Settings, places: Mapping[Key, str]) -> Iterator[tuple[t
         settings.has_keys and url is not None and url.startswith("http:") and not settings.exchange_is_local,
         f"{places.get(REST_URL)}: the key would go out in clear; allowed: https://, or http:// to this machine",
     )
-    for given, other in ((API_KEY, API_SECRET), (API_SECRET, API_KEY)):
+    for given, other in ((API_KEY, API_SECRET), (API_SECRET, API_KEY), (CERTIFICATE, TLS_KEY), (TLS_KEY, CERTIFICATE)):
         yield (
-            (API_KEY, API_SECRET),
+            (given, other),
             given in places and other not in places,
-            f"{places.get(given)}: given without bybit.{other[1]}; allowed: both of them or neither",
+            f"{places.get(given)}: given without {other[0]}.{other[1]}; allowed: both of them or neither",
         )
     yield (
         (REDIS,),

@@ -113,10 +113,22 @@ StreamUrl = Annotated[
     str, Meta(pattern=rf"^wss?://{HOST_AND_PORT}/?\Z", description="ws:// or wss://, host and port, without a path")
 ]
 Coin = Annotated[str, Meta(pattern=r"^[A-Z0-9]{2,20}\Z", description="a coin like USDT")]
+FilePath = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,4096}\Z", description="the path of a file in PEM")]
+
+
+class KeyPair(Struct, frozen=True, kw_only=True):
+    """What TLS is served with, as the two files held it when they were read: certificates in PEM, and their key."""
+
+    chain: str
+    key: Secret
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True):
-    """Listening, and the limits of plain HTTP. Port 0 takes any free one."""
+    """Listening, and the limits of plain HTTP. Port 0 takes any free one.
+
+    With a `key_pair` TLS is spoken, and nothing else. It holds what the files named held, not where they are: so every
+    worker serves the pair that was checked, and a renewed one makes other settings, which a reload notices.
+    """
 
     host: HostName = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65535)] = 8000
@@ -128,6 +140,9 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     body_timeout_s: Seconds = 5.0
     shutdown_s: Seconds = 5.0
     hang_s: Seconds = 20.0
+    tls_certificate: FilePath | None = None
+    tls_key: FilePath | None = None
+    key_pair: KeyPair | None = None
 
 
 class BybitSettings(Struct, frozen=True, kw_only=True):
@@ -305,7 +320,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """Every plain secret the process knows, for the log to redact."""
-        given = (self.bybit.api_key, self.bybit.api_secret, self.redis.url)
+        pair = self.server.key_pair
+        given = (self.bybit.api_key, self.bybit.api_secret, self.redis.url, None if pair is None else pair.key)
         return (*(secret for secret in given if secret is not None), *self.auth.token_secrets)
 
 

@@ -37,6 +37,7 @@ RETRY_S = 0.02
 QUIET = {
     "aiohttp.access": logging.WARNING,  # requests are logged by our own middleware, without query strings
     "aiohttp.server": logging.CRITICAL,  # malformed requests, at any rate, with their headers; ours are caught before
+    "aiofastnet": logging.WARNING,  # it tells of each connection at debug
     "asyncio": logging.WARNING,
     "pybit": logging.CRITICAL,  # its errors carry URLs, and all of them reach us as exceptions too
     "urllib3": logging.WARNING,

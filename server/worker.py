@@ -29,6 +29,7 @@ from .processes.listeners import address_of, tune
 from .processes.post import Accept, Alive, Draining, Order, Post, Readmit, Rekey, Rekeyed, Release
 from .settings import AuthSettings, Secret, Settings
 from .telemetry import get_logger
+from .tls import context_of
 
 if sys.platform != "win32":
     import resource
@@ -105,7 +106,9 @@ async def serve(
         lingering_time=settings.server.body_timeout_s,
         shutdown_timeout=settings.server.shutdown_s * CANCEL_SHARE,
     )
-    doors = Doors(runner, listeners, backlog=settings.server.backlog, descriptors=limit)
+    pair = settings.server.key_pair
+    tls = None if pair is None else context_of(pair)
+    doors = Doors(runner, listeners, backlog=settings.server.backlog, descriptors=limit, tls=tls)
     own = post.assignment.own if post else 0
     if post is not None:
         args = post, settings.server.shutdown_s, last_words
@@ -118,7 +121,7 @@ async def serve(
             doors.open(own)
             if neighbours is not None:
                 neighbours.listen(functools.partial(answer, runner.app))
-            _log_start(settings, address_of(listeners[own]), runner.app[LOAD])
+            _log_start(settings, address_of(listeners[own], settings), runner.app[LOAD])
             obedience = Obedience(runner, doors, protect)
             if post is None:
                 await _until_alone(stop, hung_up, obedience, read)

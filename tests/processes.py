@@ -26,6 +26,12 @@ def keys(exchange: Exchange) -> dict[str, str]:
     }
 
 
+def keep(path: Path, secret: str) -> None:
+    """Write a secret into a file that only its owner can read."""
+    path.touch(mode=0o600)
+    path.write_text(secret)
+
+
 class GatewayProcess:
     """`python run.py` with its log lines, read as they come."""
 

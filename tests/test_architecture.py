@@ -10,11 +10,12 @@ SERVER = Path(__file__).parents[1] / "server"
 
 FLOORS = [
     {"__init__"},
-    {"histogram", "processors", "rows"},
+    {"histogram", "privacy", "processors", "rows"},
     {"errors", "models"},
     {"access"},
     {"settings"},
-    {"configuration", "loops", "redaction"},
+    {"loops", "redaction", "tls"},
+    {"configuration"},
     {"telemetry"},
     {"bybit", "market", "processes", "realtime", "watchdog"},
     {"metrics"},

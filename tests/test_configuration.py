@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from server.access.tokens import TokenEntry
 from server.configuration import DEFAULT_CONFIG, KEYS, SECRETS, ConfigurationError, cpus, describe, load
 from server.settings import Environment, LogFormat, LogLevel, Profile, Settings
+from tests.certificates import make_files
 
 CANARY = "canary-7f3a91c0"
 PAIR = {"BYBIT_API_KEY": "key-of-mine", "BYBIT_API_SECRET": CANARY}
 PRODUCTION = {"APP_ENV": "production", "GATEWAY_TOKENS": "a-token-of-my-own"}
+TLS = {"GATEWAY__SERVER__TLS_CERTIFICATE": "certificate.pem", "GATEWAY__SERVER__TLS_KEY": "key.pem"}
 HASH = "ab" * 32
 OTHER = "cd" * 32
 
@@ -26,8 +28,10 @@ Load = Callable[..., Settings]
 
 
 @pytest.fixture
-def loaded(tmp_path: Path) -> Load:
-    """Load from a config.toml of this text, these variables and these arguments."""
+def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load from a config.toml of this text, these variables and these arguments, where a pair for TLS lies."""
+    make_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     def run(toml: str = "", environ: Mapping[str, str] | None = None, **arguments: object) -> Settings:
         path = tmp_path / "config.toml"
@@ -178,9 +182,10 @@ def test_every_setting_has_a_long_variable(loaded: Load, section: str, key: str)
     text = (
         ",".join(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else str(value)
     )
-    # A simulator has no address elsewhere.
-    elsewhere = {"BYBIT_ENVIRONMENT": "testnet"} if key in ("rest_url", "stream_url") else {}
-    settings = loaded(environ=elsewhere | {f"GATEWAY__{section}__{key}".upper(): text})
+    # A simulator has no address elsewhere, and a certificate is nothing without its key.
+    beside = {"BYBIT_ENVIRONMENT": "testnet"} if key in ("rest_url", "stream_url") else {}
+    beside |= TLS if key in ("tls_certificate", "tls_key") else {}
+    settings = loaded(environ=beside | {f"GATEWAY__{section}__{key}".upper(): text})
     assert values_of(settings)[section, key] == value
 
 
@@ -196,6 +201,8 @@ body_bytes = 2048
 body_timeout_s = 1
 shutdown_s = 1
 hang_s = 30
+tls_certificate = "certificate.pem"
+tls_key = "key.pem"
 [bybit]
 environment = "demo"
 category = "inverse"
@@ -336,10 +343,11 @@ def test_byte_order_mark_in_the_file(tmp_path: Path) -> None:
     assert load({}, {}, path).server.port == 1
 
 
-def secret_file(tmp_path: Path, content: bytes) -> str:
-    """The path of a file with this content."""
+def secret_file(tmp_path: Path, content: bytes, mode: int = 0o600) -> str:
+    """The path of a file with this content, for its owner alone unless `mode` says otherwise."""
     path = tmp_path / "secret"
     path.write_bytes(content)
+    path.chmod(mode)
     return str(path)
 
 
@@ -375,6 +383,60 @@ def test_files_of_secrets_that_cannot_be_used(errors_of: Errors, tmp_path: Path)
     assert both[0].startswith("BYBIT_API_SECRET and BYBIT_API_SECRET_FILE: both are given")
     assert "it is not text" in binary[0]
     assert CANARY not in "".join(missing + directory + both)
+
+
+@pytest.mark.parametrize("given", TLS)
+def test_half_a_pair(errors_of: Errors, given: str) -> None:
+    """A certificate without a key, or a key without a certificate, serves nobody."""
+    (error,) = errors_of(environ={given: TLS[given]})
+    assert error.startswith(f"{given}: given without server.tls_")
+    assert error.endswith("allowed: both of them or neither")
+
+
+def test_pairs_are_checked(errors_of: Errors, tmp_path: Path) -> None:
+    """What the files hold is checked like any setting: by the place that named it, and without what it says."""
+    (tmp_path / "key.pem").chmod(0o640)
+    (error,) = errors_of('[server]\ntls_certificate = "certificate.pem"\ntls_key = "key.pem"\n')
+    assert error.startswith("config.toml [server] tls_key: others than its owner have rights to the file")
+    (tmp_path / "certificate.pem").unlink()
+    (error,) = errors_of(environ=TLS)
+    assert error.startswith("GATEWAY__SERVER__TLS_CERTIFICATE: the file cannot be read: No such file")
+
+
+def test_a_key_in_place_of_its_path(errors_of: Errors, tmp_path: Path) -> None:
+    """A key that is pasted where its path should be is refused unseen."""
+    key = (tmp_path / "key.pem").read_text()
+    (error,) = errors_of(environ={**TLS, "GATEWAY__SERVER__TLS_KEY": key})
+    assert error == "GATEWAY__SERVER__TLS_KEY: got a value that is not shown; allowed: the path of a file in PEM"
+
+
+def test_the_key_stays_hidden(loaded: Load, tmp_path: Path) -> None:
+    """Neither the description nor a repr of the settings shows a line of the key, and the log would mask it."""
+    settings = loaded(environ=TLS)
+    key = (tmp_path / "key.pem").read_text()
+    assert settings.server.key_pair is not None
+    assert any(secret.reveal() == key for secret in settings.secrets)
+    for line in key.splitlines()[1:3]:  # what comes after them is the public key, which the certificate has too
+        assert line not in describe(settings) + repr(settings)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o600])
+def test_files_that_only_their_owner_reads(loaded: Load, tmp_path: Path, mode: int) -> None:
+    """Both modes that keep everybody else out are taken."""
+    files = {"GATEWAY_TOKENS_FILE": secret_file(tmp_path, b"token-a-of-sixteen\n", mode)}
+    assert len(loaded(environ=files).auth.tokens) == 1
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o440, 0o444, 0o620, 0o602])
+@pytest.mark.parametrize("name", ["GATEWAY_TOKENS", "REDIS_URL", "GATEWAY__AUTH__TOKENS"])
+def test_files_that_others_read_are_refused(errors_of: Errors, tmp_path: Path, name: str, mode: int) -> None:
+    """Any right of the group or of others is too much; the error says which mode it is, and which would do."""
+    files = {f"{name}_FILE": secret_file(tmp_path, CANARY.encode(), mode)}
+    (error,) = errors_of(environ=files)
+    assert error.startswith(f"{name}_FILE: others than its owner have rights to the file, its mode is {mode:04o}; ")
+    assert "allowed: mode 0400 or 0600" in error
+    assert CANARY not in error
+    assert str(tmp_path) not in error
 
 
 def test_only_secrets_come_from_files(errors_of: Errors) -> None:

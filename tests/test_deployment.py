@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from server.settings import Settings
+from tests.certificates import make_files
 from tests.processes import running
 from tests.test_cli import free_port
 
@@ -43,7 +44,7 @@ def documented() -> set[str]:
     return {name + "_bucket" * (kind == "histogram") for name, kind in rows}
 
 
-async def check(port: int) -> int | None:
+async def check(port: int, **environment: str) -> int | None:
     """The exit code of the image's health check, run without a shell as the engine does."""
     (health,) = commands("HEALTHCHECK")
     program, *arguments = json.loads(health.partition("CMD ")[2])
@@ -51,7 +52,7 @@ async def check(port: int) -> int | None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
-        env={**os.environ, "PORT": str(port), "http_proxy": "http://127.0.0.1:1"},
+        env={**os.environ, "PORT": str(port), "http_proxy": "http://127.0.0.1:1", **environment},
         stderr=asyncio.subprocess.DEVNULL,
     )
     async with asyncio.timeout(20):
@@ -63,6 +64,20 @@ async def test_health_check_tells_a_gateway_from_none() -> None:
     async with running() as gateway:
         assert await check(int(gateway.url.rsplit(":", 1)[1])) == 0
     assert await check(free_port()) == 1
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> dict[str, str]:
+    """What has a gateway speak TLS."""
+    return make_files(tmp_path).environment
+
+
+async def test_health_check_speaks_tls_where_the_gateway_does(tls: dict[str, str]) -> None:
+    """It asks by HTTPS where the environment names a certificate, whatever name that is for."""
+    async with running(**tls) as gateway:
+        port = int(gateway.url.rsplit(":", 1)[1])
+        assert await check(port, **tls) == 0
+        assert await check(port) == 1
 
 
 def test_image_runs_without_a_shell_and_without_root() -> None:

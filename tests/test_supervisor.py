@@ -40,7 +40,7 @@ from server.processes.supervisor import ASLEEP_S, is_only_another_key, neighbour
 from server.settings import AuthSettings, BybitSettings, Secret, ServerSettings, Settings
 from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
 from tests.conftest import Exchange, closing, receive
-from tests.processes import ROOT, GatewayProcess, children_of, gone, keys, launch, running, state_of
+from tests.processes import ROOT, GatewayProcess, children_of, gone, keep, keys, launch, running, state_of
 
 KEPT, REVOKED = "a-token-that-is-kept-0123", "a-token-that-is-revoked-0123"
 SOCKET = "/ws/positions/BTCUSDT?interval=60"
@@ -340,13 +340,13 @@ async def test_another_key_closes_no_socket(exchange: Exchange, tmp_path: Path) 
     environment = {"BYBIT_ENVIRONMENT": "simulator", "BYBIT_REST_URL": exchange.url, **files}
 
     async def rotate(new_key: str, new_secret: str, event: str) -> None:
-        key.write_text(new_key)
-        secret.write_text(new_secret)
+        keep(key, new_key)
+        keep(secret, new_secret)
         gateway.process.send_signal(signal.SIGHUP)
         assert {(await gateway.event(event))["worker"] for _ in range(2)} == {0, 1}
 
-    key.write_text(API_KEY)
-    secret.write_text(API_SECRET)
+    keep(key, API_KEY)
+    keep(secret, API_SECRET)
     async with crew(2, **environment) as gateway, aiohttp.ClientSession(gateway.url) as http:
         pids = gateway.pids()
         async with http.ws_connect("/ws/positions/BTCUSDT?interval=0.5") as ws:
@@ -554,7 +554,7 @@ async def test_revoked_sockets_do_not_wait_for_a_roll(exchange: Exchange, tmp_pa
     """While a successor takes its time, tokens taken back are taken back at once, also by that successor."""
     (tmp_path / "sitecustomize.py").write_text(SLOW.format(flag=str(tmp_path / "slow")))
     tokens = tmp_path / "tokens"
-    tokens.write_text(f"{KEPT}\n{REVOKED}\n")
+    keep(tokens, f"{KEPT}\n{REVOKED}\n")
     config = tmp_path / "config.toml"
     config.write_text("")
     environment = keys(exchange) | {"GATEWAY_TOKENS_FILE": str(tokens), "PYTHONPATH": str(tmp_path)}
@@ -567,7 +567,7 @@ async def test_revoked_sockets_do_not_wait_for_a_roll(exchange: Exchange, tmp_pa
             config.write_text("[websocket]\ninterval_s = 7.0\n")
             gateway.process.send_signal(signal.SIGHUP)
             await gateway.event("reloading")
-            tokens.write_text(KEPT)
+            keep(tokens, KEPT)
             gateway.process.send_signal(signal.SIGHUP)
             assert [await closing(ws) for ws in revoked] == [(4401, "the token was revoked")] * 8
             (tmp_path / "slow").unlink()

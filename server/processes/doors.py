@@ -3,13 +3,14 @@
 import asyncio
 import os
 import socket
+import ssl
 import time
 from collections.abc import Sequence
 
 from aiohttp import web
 
 from ..loops import connect_accepted
-from ..telemetry import get_logger
+from ..telemetry import Sampler, get_logger
 
 log = get_logger(__name__)
 
@@ -23,6 +24,8 @@ TOLD_S = 5.0
 """How often it is logged that there is none."""
 KEPT_DESCRIPTORS = 100
 """Kept from all connections together: a call to the exchange needs two."""
+LINES_PER_S = 1
+"""Of connections that were not set up: whoever scans for ports must not fill the log."""
 
 
 class Doors:
@@ -34,12 +37,20 @@ class Doors:
     """
 
     def __init__(
-        self, runner: web.AppRunner, listeners: Sequence[socket.socket], *, backlog: int, descriptors: int | None = None
+        self,
+        runner: web.AppRunner,
+        listeners: Sequence[socket.socket],
+        *,
+        backlog: int,
+        descriptors: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`descriptors` is how many this process may have; None for any number."""
+        """`descriptors` is how many this process may have, None for any number; with `tls` nothing else is spoken."""
         self._runner = runner
         self._listeners = listeners
         self._backlog = backlog
+        self._tls = tls
+        self._lines = Sampler(LINES_PER_S)
         self._open: dict[int, socket.socket] = {}
         self._takers: dict[socket.socket, asyncio.Future[None]] = {}
         self._settling: set[asyncio.Task[object]] = set()
@@ -106,14 +117,16 @@ class Doors:
         server = self._runner.server
         assert server is not None, "the runner is set up before any door is opened"
         connection.setblocking(False)
-        task: asyncio.Task[object] = asyncio.ensure_future(connect_accepted(server, connection))
+        task: asyncio.Task[object] = asyncio.ensure_future(connect_accepted(server, connection, self._tls))
         self._settling.add(task)
         task.add_done_callback(self._settled)
 
     def _settled(self, task: "asyncio.Task[object]") -> None:
         self._settling.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("connection_not_set_up", detail=str(error))
+        if task.cancelled() or (error := task.exception()) is None or (unlogged := self._lines.admit()) is None:
+            return
+        detail = getattr(error, "reason", None) or str(error) or type(error).__name__
+        log.warning("connection_not_set_up", detail=detail, **({"unlogged": unlogged} if unlogged else {}))
 
     def _close_for_now(self, detail: str) -> None:
         now = time.monotonic()

@@ -81,7 +81,8 @@ def close_each(listeners: Sequence[socket.socket]) -> None:
         listener.close()
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, settings: Settings) -> str:
     """Where to reach `listener`, as a URL."""
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "http" if settings.server.key_pair is None else "https"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
