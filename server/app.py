@@ -10,7 +10,9 @@ from aiojobs import Scheduler
 from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
+from .access.proxies import Proxies
 from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, rest, system, ws
+from .api.address import PROXIES
 from .api.aside import aside, executor
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
@@ -67,6 +69,7 @@ def create_app(
     app = web.Application(middlewares=(serving(),), client_max_size=settings.server.body_bytes)
     app[keys.SETTINGS] = settings
     app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
+    app[PROXIES] = Proxies(settings.server.proxies)
     app[INQUIRIES] = Inquiries()
     app[asyncapi.DOCUMENT] = asyncapi.document(settings)
     app[keys.LOAD] = Load(

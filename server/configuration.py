@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import inspect
 
+from .access.proxies import networks_of
 from .access.tokens import SHORTEST, clashes_of, faults_of, hash_of
 from .privacy import TooOpen, read_private
 from .processors import processors
@@ -45,6 +46,7 @@ PLAIN_TOKENS: Key = ("auth", "token_secrets")  # no setting of its own: the plai
 REDIS: Key = ("redis", "url")
 WORKERS: Key = ("server", "workers")
 HOST: Key = ("server", "host")
+PROXIES: Key = ("server", "proxies")
 CERTIFICATE: Key = ("server", "tls_certificate")
 TLS_KEY: Key = ("server", "tls_key")
 KEY_PAIR: Key = ("server", "key_pair")  # no setting of its own: what the two files hold
@@ -314,6 +316,8 @@ def _checked(given: Given, problems: Problems) -> object | None:
         if given.key == TOKENS and _has_faulty_tables(given, prepared, problems):
             return None
         value: object = msgspec.convert(prepared, kind, strict=not given.is_text, dec_hook=_secret)
+        if given.key == PROXIES and isinstance(value, tuple):
+            networks_of(value)
     except ValueError:
         problems.reject(given, _allowed(inspect.type_info(kind)))
         return None

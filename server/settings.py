@@ -113,6 +113,13 @@ StreamUrl = Annotated[
     str, Meta(pattern=rf"^wss?://{HOST_AND_PORT}/?\Z", description="ws:// or wss://, host and port, without a path")
 ]
 Coin = Annotated[str, Meta(pattern=r"^[A-Z0-9]{2,20}\Z", description="a coin like USDT")]
+ProxyNetwork = Annotated[
+    str,
+    Meta(
+        pattern=r"^[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?\Z",
+        description="an address or a network like 10.1.0.0/16, no bits beside its mask, and not all addresses",
+    ),
+]
 FilePath = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,4096}\Z", description="the path of a file in PEM")]
 
 
@@ -140,6 +147,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     body_timeout_s: Seconds = 5.0
     shutdown_s: Seconds = 5.0
     hang_s: Seconds = 20.0
+    proxies: tuple[ProxyNetwork, ...] = ()
     tls_certificate: FilePath | None = None
     tls_key: FilePath | None = None
     key_pair: KeyPair | None = None
@@ -301,6 +309,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the gateway."""
         return is_loopback(self.server.host)
+
+    @property
+    def speaks_in_clear(self) -> bool:
+        """Whether tokens may cross a network unencrypted, for all that is known: no TLS, and no proxy that has it."""
+        return not (self.is_loopback or self.server.key_pair or self.server.proxies) and bool(self.auth.tokens)
 
     @property
     def rest_url(self) -> str | None:

@@ -300,6 +300,9 @@ def _log_start(settings: Settings, address: str, load: Load) -> None:
     if load.is_short_of_descriptors:
         detail = f"the system's limit of descriptors leaves room for {load.max_sockets} sockets"
         log.warning("sockets_capped", detail=detail)
+    if settings.speaks_in_clear:
+        detail = "tokens cross the network in clear: set server.tls_certificate, or list the proxy in server.proxies"
+        log.warning("plain_http", detail=detail)
     if not settings.has_keys:
         log.warning("market_data_only", detail="no API key is set: positions and balance are not available")
 

@@ -201,6 +201,7 @@ body_bytes = 2048
 body_timeout_s = 1
 shutdown_s = 1
 hang_s = 30
+proxies = ["10.1.0.0/16", "2001:db8::1"]
 tls_certificate = "certificate.pem"
 tls_key = "key.pem"
 [bybit]
@@ -504,6 +505,9 @@ def test_only_secrets_come_from_files(errors_of: Errors) -> None:
             "GATEWAY_TOKENS: got a value that is not shown; allowed: a list",
         ),
         ("[auth]\ntokens = ['plain']\n", {}, {}, "[auth] tokens: got a value that is not shown; allowed: a list"),
+        ("[server]\nproxies = ['10.0.0.1/8']\n", {}, {}, "proxies: got ['10.0.0.1/8']; allowed: a list, each item an"),
+        ("", {"GATEWAY__SERVER__PROXIES": "10.0.0.7,0.0.0.0/0"}, {}, "got '10.0.0.7,0.0.0.0/0'; allowed: a list, each"),
+        ("", {"GATEWAY__SERVER__PROXIES": "my.proxy"}, {}, "an address or a network like 10.1.0.0/16, no bits beside"),
         ("[auth]\norigins = ['*']\n", {}, {}, "origins: got ['*']; allowed: a list, each item an origin like https://"),
         ("", {"APP_ENV": "production"}, {}, "profile production: it needs at least one token; allowed: tokens in"),
         (

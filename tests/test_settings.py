@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from server.settings import BybitSettings, Environment, Profile, Secret, ServerSettings, Settings, WebSocketSettings
+from server.settings import (
+    AuthSettings,
+    BybitSettings,
+    Environment,
+    KeyPair,
+    Profile,
+    Secret,
+    ServerSettings,
+    Settings,
+    WebSocketSettings,
+)
 
 CANARY = "canary-7f3a91c0"
 KEYS: dict[str, Any] = {"api_key": Secret("key-key-key"), "api_secret": Secret(CANARY)}
@@ -161,6 +171,22 @@ def test_secrets_lists_every_plain_secret() -> None:
 def test_trading_keys_are_refused_in_production(profile: Profile, allowed: bool, refuses: bool) -> None:
     """Unless they are allowed there; development never refuses one."""
     assert Settings(profile=profile, bybit=BybitSettings(allow_trading_keys=allowed)).refuses_trading_keys is refuses
+
+
+@pytest.mark.parametrize(
+    ("server", "tokens", "in_clear"),
+    [
+        ({"host": "0.0.0.0"}, ("ab" * 32,), True),
+        ({"host": "0.0.0.0"}, (), False),
+        ({"host": "127.0.0.1"}, ("ab" * 32,), False),
+        ({"host": "0.0.0.0", "proxies": ("10.0.0.1",)}, ("ab" * 32,), False),
+        ({"host": "0.0.0.0", "key_pair": KeyPair(chain="", key=Secret("x"))}, ("ab" * 32,), False),
+    ],
+)
+def test_tokens_in_clear(server: dict[str, Any], tokens: tuple[str, ...], in_clear: bool) -> None:
+    """Tokens that others could listen to are told of: neither TLS nor a proxy that has it."""
+    settings = Settings(server=ServerSettings(**server), auth=AuthSettings(tokens=tokens))
+    assert settings.speaks_in_clear is in_clear
 
 
 @pytest.mark.parametrize(

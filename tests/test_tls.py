@@ -60,6 +60,8 @@ async def test_https_and_wss(exchange: Exchange, files: Files) -> None:
             async with http.get("/price/BTCUSDT") as response:
                 assert (response.status, response.url.scheme) == (200, "https")
                 assert "Strict-Transport-Security" not in response.headers
+            async with http.get("/livez", headers={"Origin": gateway.url.replace("https", "http")}) as response:
+                assert response.status == 403
             single = await http.ws_connect(
                 f"{gateway.url.replace('http', 'ws')}/ws/positions/BTCUSDT?interval=0", origin=gateway.url
             )

@@ -10,6 +10,7 @@ from ..access.rights import EVERYTHING, Rights, rights_of
 from ..access.tokens import digest_of
 from ..errors import BadHost, Forbidden, Unauthenticated
 from ..settings import AuthSettings
+from .address import client_scheme
 
 MOST_HOSTS = 256
 """Headers that were found to name us, and need not be looked at again."""
@@ -83,9 +84,11 @@ class Access:
             return
         if origin in self._origins or (origin in self.cors_origins and not is_socket):
             return
-        own = request.headers.get("Host", "")
-        if origin not in (f"http://{own}", f"https://{own}"):
-            raise Forbidden("pages of this Origin may not ask; auth.origins lists those that may")
+        if origin != f"{client_scheme(request)}://{request.headers.get('Host', '')}":
+            raise Forbidden(
+                "pages of this Origin may not ask; auth.origins lists those that may, and server.proxies"
+                " the proxies that say what scheme they were asked by"
+            )
 
 
 def _is_address(name: str) -> bool:

@@ -11,6 +11,7 @@ from aiohttp import web
 from ..errors import GatewayError, InternalError, TooLarge
 from ..metrics.requests import UNMATCHED
 from ..telemetry import REQUEST, Sampler, get_logger
+from .address import client_address
 from .auth import bearer
 from .cors import mark, preflight
 from .keys import ACCESS, LOAD, REQUESTS, RIGHTS, SETTINGS
@@ -124,7 +125,7 @@ def _log_end(request: web.Request, status: int, duration_s: float, sampler: Samp
         path=request.path,
         status=status,
         duration_ms=round(duration_s * 1000, 2),
-        remote=request.remote,
+        remote=client_address(request),
         **more,
     )
 

@@ -17,6 +17,7 @@ from ..realtime.messages import AuthMessage
 from ..realtime.operations import parse_message
 from ..realtime.session import Session
 from ..telemetry import get_logger
+from .address import client_address
 from .auth import bearer
 from .keys import ACCESS, HUB, LOAD, OPERATIONS, RIGHTS, SETTINGS
 from .operations import Pace
@@ -145,7 +146,7 @@ def _session(request: web.Request, ws: Socket, transport: asyncio.Transport, *, 
         known=app[OPERATIONS].known,
         is_single=is_single,
         rights=request[RIGHTS],
-        address=request.remote or "",
+        address=client_address(request),
     )
 
 
@@ -192,7 +193,7 @@ def _log_end(request: web.Request, ws: Socket, session: Session | None, duration
     log.info(
         "connection_ended",
         path=request.path,
-        remote=request.remote,
+        remote=client_address(request),
         code=None if code is None else int(code),
         duration_s=round(duration_s, 3),
         subscriptions=len(session.subscriptions) if session else 0,
