@@ -38,7 +38,7 @@ prove: $(VENV)/runtime.stamp  ## run a proof; make prove PROOF=faults ARGS="--on
 	$(BIN)/python proofs/$(PROOF).py $(ARGS)
 
 lock: $(VENV)/python.stamp  ## pin the dependencies anew
-	$(PIP) install uv
+	$(PIP) install uv==0.13.8
 	$(LOCK) requirements-test.in -o requirements-test.txt
 	$(LOCK) requirements.in -c requirements-test.txt -o requirements.txt
 

@@ -177,7 +177,15 @@ def _serve(
     *,
     read: Callable[[], Settings] | None = None,
 ) -> int:
-    from . import worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
+    from . import engine, worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
+
+    try:
+        slow = engine.check_engine()
+    except engine.UnfitEngine as error:
+        log.error("engine_unfit", detail=str(error))
+        return 2
+    if slow:
+        log.warning("engine_slow", detail="this interpreter has no C parts of aiohttp", parts=slow)
 
     def last_words() -> None:
         logs.close(FLUSH_S)

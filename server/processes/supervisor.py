@@ -152,7 +152,7 @@ class Supervisor:
         if not was_ready:
             self._stillbirths.died_early()
         if code == 2 and not self._stillbirths.has_any_been_ready:
-            log.error("giving_up", detail="a worker refused its settings or its key")
+            log.error("giving_up", detail="a worker refused to serve, and said why")
             self._stop(2)
         elif self._stillbirths.are_too_many:
             log.error("giving_up", detail=f"{self._stillbirths.in_a_row} workers in a row ended before they were ready")
