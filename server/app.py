@@ -13,12 +13,14 @@ from aiojobs.aiohttp import setup as setup_jobs
 from .access.proxies import Proxies
 from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, rest, system, ws
 from .api.address import PROXIES
+from .api.admission import Admission
 from .api.aside import aside, executor
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
 from .api.middlewares import serving
 from .api.operations import SocketOperations
+from .api.visitors import Visitors
 from .bybit.client import BybitClient
 from .bybit.credentials import Credentials, keep_checked
 from .bybit.streams import Streams
@@ -68,13 +70,16 @@ def create_app(
         raise ValueError("the address of the simulator is not known: start it first and set bybit.rest_url")
     app = web.Application(middlewares=(serving(),), client_max_size=settings.server.body_bytes)
     app[keys.SETTINGS] = settings
-    app[keys.ACCESS] = Access(settings.auth, bound_host=settings.server.host)
+    app[keys.ACCESS] = access = Access(settings.auth, bound_host=settings.server.host)
+    app[keys.VISITORS] = visitors = Visitors(settings)
+    app[keys.ADMISSION] = Admission(access, visitors)
     app[PROXIES] = Proxies(settings.server.proxies)
     app[INQUIRIES] = Inquiries()
     app[asyncapi.DOCUMENT] = asyncapi.document(settings)
     app[keys.LOAD] = Load(
         max_requests=settings.server.max_requests,
         max_sockets=settings.websocket.max_connections,
+        max_strangers=settings.websocket.max_strangers,
         worker=worker,
         of=of,
         descriptors=descriptors,
@@ -194,7 +199,8 @@ def _wire_realtime(app: web.Application, settings: Settings) -> None:
     channels.watch(hub.renewed)
     category, symbols = settings.bybit.category.value, app[keys.SYMBOLS]
     app[keys.OPERATIONS] = SocketOperations(
-        app[keys.ACCESS],
+        app[keys.ADMISSION],
+        app[keys.VISITORS],
         channels,
         hub,
         category=category,

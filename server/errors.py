@@ -3,7 +3,7 @@
 GatewayError
 ├── InvalidRequest        the client asked for something that cannot be
 ├── Unauthenticated · Forbidden · BadHost
-├── NotFound · UnknownSymbol · MethodNotAllowed · TooLarge
+├── NotFound · UnknownSymbol · MethodNotAllowed · TooLarge · TooLate
 ├── InsufficientCandles · RateLimited · Overloaded
 ├── TooManyConnections · MessageFlood · TooSlow · GoingAway      of sockets only
 ├── InternalError         a bug of ours: named, never explained to the outside
@@ -68,14 +68,30 @@ class TooLarge(GatewayError):
     """A request body or a message over its limit."""
 
 
+class TooLate(GatewayError):
+    """A request body that did not arrive in time."""
+
+
 class InsufficientCandles(GatewayError):
     """Too few candles to compute anything from."""
+
+
+class Quota(NamedTuple):
+    """A limit in the words of the RateLimit fields: so many in so long a window."""
+
+    name: str
+    most: int
+    window_s: float
 
 
 class RateLimited(GatewayError):
     """This client asks too often."""
 
     temporary = True
+
+    def __init__(self, detail: str, *, retry_after_s: float, quota: Quota) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s)
+        self.quota = quota
 
 
 class Overloaded(GatewayError):
@@ -211,6 +227,7 @@ OUTCOMES: dict[type[GatewayError], Outcome] = {
     NotFound: Outcome(404, "not_found", "No such route"),
     UnknownSymbol: Outcome(404, "unknown_symbol", "Unknown symbol", 4404),
     MethodNotAllowed: Outcome(405, "method_not_allowed", "Method not allowed"),
+    TooLate: Outcome(408, "too_late", "The body took too long"),
     TooLarge: Outcome(413, "too_large", "Too large", 1009),
     BadHost: Outcome(421, "bad_host", "Unknown host"),
     TooManySubscriptions: Outcome(429, "too_many_subscriptions", "Too many subscriptions", 4429),

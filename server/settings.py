@@ -98,6 +98,8 @@ class Secret:
 
 Bytes = Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+NoneOrCount = Annotated[int, Meta(ge=0, le=1_000_000)]
+"""0 is no limit."""
 Seconds = Annotated[float, Meta(ge=0.01, le=3600)]
 HOST_AND_PORT = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?"
 HostName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:%-]+\Z", description="an address or a host name")]
@@ -142,7 +144,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True):
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     backlog: Annotated[int, Meta(ge=1, le=65535)] = 2048
     keepalive_s: Seconds = 5.0
+    send_timeout_s: Seconds = 30.0
     max_requests: Count = 1000
+    requests_per_s: Annotated[float, Meta(ge=0, le=1_000_000)] = 100.0
+    requests_burst: Count = 200
     body_bytes: Bytes = 65536
     body_timeout_s: Seconds = 5.0
     shutdown_s: Seconds = 5.0
@@ -187,6 +192,9 @@ class WebSocketSettings(Struct, frozen=True, kw_only=True):
     min_interval_s: Seconds = 0.1
     max_interval_s: Seconds = 60.0
     max_connections: Count = 10_000
+    max_per_address: NoneOrCount = 1000
+    max_per_token: NoneOrCount = 5000
+    max_strangers: Count = 200
     auth_timeout_s: Seconds = 5.0
     heartbeat_s: Seconds = 20.0
     send_buffer_bytes: Bytes = 65536
@@ -214,6 +222,8 @@ class AuthSettings(Struct, frozen=True, kw_only=True):
     origins: tuple[Origin, ...] = ()
     cors_origins: tuple[Origin, ...] = ()
     hosts: tuple[HostHeader, ...] = ()
+    max_failures: NoneOrCount = 20
+    failures_window_s: Seconds = 60.0
     token_secrets: tuple[Secret, ...] = ()
 
     @property

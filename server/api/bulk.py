@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from ..errors import GatewayError, InvalidRequest, outcome_of
+from ..errors import GatewayError, InvalidRequest, TooLate, outcome_of
 from ..market.indicators import Query
 from ..models import Kind, Part, Topic
 from .answers import check_fresh, encoder, json_response
@@ -49,7 +49,7 @@ class Parsed(NamedTuple):
 @routes.post("/indicators")
 async def bulk(request: web.Request) -> web.Response:
     """Up to 200 questions: their answers in the same order, each a body or an error."""
-    asked = _decoded(await request.read())
+    asked = _decoded(await _body(request))
     max_age_s = _max_age_s(request, asked)
     every = await asyncio.gather(*(_parsed(request, question) for question in asked.questions))
     parts = await _parts(request, [one for one in every if isinstance(one, Parsed)], asked, max_age_s)
@@ -59,6 +59,15 @@ async def bulk(request: web.Request) -> web.Response:
     exchange = request.app[SETTINGS].exchange
     document = {"exchange": exchange, "answers": answers, "timestamp_ms": time.time_ns() // 1_000_000}
     return json_response(document, headers={"Cache-Control": "no-store"})
+
+
+async def _body(request: web.Request) -> bytes:
+    timeout_s = request.app[SETTINGS].server.body_timeout_s
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await request.read()
+    except TimeoutError:
+        raise TooLate(f"the body was not whole within {timeout_s:g} s") from None
 
 
 def _decoded(body: bytes) -> Bulk:

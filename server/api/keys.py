@@ -17,9 +17,11 @@ from ..realtime.channels import Channels
 from ..realtime.hub import Hub
 from ..settings import Settings
 from ..watchdog import Watchdog
+from .admission import Admission
 from .auth import Access
 from .load import Load
 from .operations import SocketOperations
+from .visitors import Visitors
 
 SETTINGS = web.AppKey("SETTINGS", Settings)
 CLIENT = web.AppKey("CLIENT", BybitClient)
@@ -34,6 +36,8 @@ STREAMS: web.AppKey[Streams | None] = web.AppKey("STREAMS")
 HUB = web.AppKey("HUB", Hub)
 OPERATIONS = web.AppKey("OPERATIONS", SocketOperations)
 ACCESS = web.AppKey("ACCESS", Access)
+ADMISSION = web.AppKey("ADMISSION", Admission)
+VISITORS = web.AppKey("VISITORS", Visitors)
 LOAD = web.AppKey("LOAD", Load)
 REQUESTS = web.AppKey("REQUESTS", Requests)
 WATCHDOG = web.AppKey("WATCHDOG", Watchdog)

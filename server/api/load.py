@@ -4,6 +4,8 @@ import asyncio
 import math
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
@@ -22,7 +24,14 @@ class Load:
     """Requests in progress, open sockets, whether the process is on its way out: of one process's life, its epoch."""
 
     def __init__(
-        self, *, max_requests: int, max_sockets: int, worker: int = 0, of: int = 1, descriptors: int | None = None
+        self,
+        *,
+        max_requests: int,
+        max_sockets: int,
+        max_strangers: int = 1_000_000,
+        worker: int = 0,
+        of: int = 1,
+        descriptors: int | None = None,
     ) -> None:
         """The limits are the gateway's; this process, number `worker` of that many, has its share of them.
 
@@ -34,6 +43,8 @@ class Load:
             self.max_sockets = max(1, min(share, descriptors - min(OTHER_DESCRIPTORS, descriptors // 2)))
         self.is_short_of_descriptors = self.max_sockets < share
         self.worker, self.of = worker, of
+        self.max_strangers = math.ceil(max_strangers / of)
+        self.strangers = 0
         self.requests = 0
         self.sockets: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self.is_draining = False
@@ -60,3 +71,15 @@ class Load:
         if len(self.sockets) >= self.max_sockets:
             raise TooManyConnections(f"all {self.max_sockets} sockets are in use", retry_after_s=RECONNECT_AFTER_S)
         self.sockets[ws] = transport
+
+    @contextmanager
+    def stranger(self) -> Iterator[None]:
+        """Count one more socket inside that has not shown its token. Raises TooManyConnections at the limit."""
+        if self.strangers >= self.max_strangers:
+            detail = f"{self.strangers} sockets have yet to show a token, and may be no more (websocket.max_strangers)"
+            raise TooManyConnections(detail, retry_after_s=RECONNECT_AFTER_S)
+        self.strangers += 1
+        try:
+            yield
+        finally:
+            self.strangers -= 1

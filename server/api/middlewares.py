@@ -14,7 +14,7 @@ from ..telemetry import REQUEST, Sampler, get_logger
 from .address import client_address
 from .auth import bearer
 from .cors import mark, preflight
-from .keys import ACCESS, LOAD, REQUESTS, RIGHTS, SETTINGS
+from .keys import ACCESS, ADMISSION, LOAD, REQUESTS, RIGHTS, SETTINGS, VISITORS
 from .problems import of_http, problem
 from .scopes import OPEN_PATHS, check_route
 
@@ -89,19 +89,20 @@ async def _answered(request: web.Request, handler: Handler, request_id: str) -> 
 
 
 def _refused(request: web.Request, *, is_socket: bool) -> web.Response | None:
-    """Let a request pass: Host and Origin before anything else, then a token with the route's scope and symbol.
+    """Let a request pass: its address's share, Host and Origin, then a token with the route's scope and symbol.
 
     Open paths need no token, and sockets ask for theirs themselves. Gives the answer to a preflight, which is answered
     here. Raises what the request is refused for.
     """
     app = request.app
-    access = app[ACCESS]
+    access, address = app[ACCESS], client_address(request)
+    app[VISITORS].take_request(address)
     access.check_host(request)
     access.check_origin(request, is_socket=is_socket)
     if (response := preflight(request)) is not None or is_socket:
         return response
     if request.path not in OPEN_PATHS:
-        request[RIGHTS] = rights = access.admit(bearer(request))
+        request[RIGHTS] = rights = app[ADMISSION].admit(bearer(request), address)
         check_route(request, rights)
     limit = app[SETTINGS].server.body_bytes
     if request.body_exists and (request.content_length or 0) > limit:

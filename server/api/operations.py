@@ -21,8 +21,9 @@ from ..realtime.operations import Operation
 from ..realtime.session import Session
 from ..realtime.subscription import Subscription
 from ..settings import FreshnessSettings, WebSocketSettings
-from .auth import Access
+from .admission import Admission
 from .scopes import check_channel, confine
+from .visitors import Visitors
 
 SINGLE = ("ping", "auth")
 """What a socket of one channel may ask."""
@@ -45,7 +46,8 @@ class SocketOperations:
 
     def __init__(
         self,
-        access: Access,
+        admission: Admission,
+        visitors: Visitors,
         channels: Channels,
         hub: Hub,
         *,
@@ -55,7 +57,8 @@ class SocketOperations:
         freshness: FreshnessSettings,
     ) -> None:
         """`known` tells whether there is a symbol, None while that is not known."""
-        self._access = access
+        self._admission = admission
+        self._visitors = visitors
         self._channels = channels
         self._hub = hub
         self._category, self.known = category, known
@@ -81,10 +84,12 @@ class SocketOperations:
 
     def _authenticate(self, session: Session, operation: Operation) -> None:
         try:
-            rights = self._access.admit(operation.token)
+            rights = self._admission.admit(operation.token, session.address)
+            self._visitors.take_token(rights.digest)
         except GatewayError as error:
             session.end(error)
         else:
+            self._visitors.give_token(session.rights.digest)
             session.say(AuthMessage("ack", operation.id, "auth"))
             confine(session, rights)
 

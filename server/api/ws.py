@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from functools import partial
 
 from aiohttp import WSMessage, WSMsgType, web
 from aiojobs.aiohttp import spawn
@@ -19,7 +20,7 @@ from ..realtime.session import Session
 from ..telemetry import get_logger
 from .address import client_address
 from .auth import bearer
-from .keys import ACCESS, HUB, LOAD, OPERATIONS, RIGHTS, SETTINGS
+from .keys import ACCESS, ADMISSION, HUB, LOAD, OPERATIONS, RIGHTS, SETTINGS, VISITORS
 from .operations import Pace
 from .parameters import Parameters
 
@@ -53,14 +54,19 @@ async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamRe
     if (transport := request.transport) is None:
         request.app[HUB].tally.ended(None)
         return ws  # gone already
-    load = request.app[LOAD]
+    load, visitors = request.app[LOAD], request.app[VISITORS]
     started, session = time.monotonic(), None
     try:
         load.take_socket(ws, transport)
         try:
-            request[RIGHTS] = await _authenticated(request, ws, transport)
-            session = session_of(request, ws, transport)
-            await _serve(request, session)
+            with visitors.socket(client_address(request)):
+                rights = request[RIGHTS] = await _authenticated(request, ws, transport)
+                visitors.take_token(rights.digest)
+                try:
+                    session = session_of(request, ws, transport)
+                    await _serve(request, session)
+                finally:
+                    visitors.give_token((rights if session is None else session.rights).digest)
         finally:
             del load.sockets[ws]
     except GatewayError as error:
@@ -93,18 +99,23 @@ async def _upgraded(request: web.Request) -> Socket:
 
 
 async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Rights:
-    """What the socket's token may read, shown by header or first message. Raises Unauthenticated."""
-    access = request.app[ACCESS]
-    if access.is_open or (token := bearer(request)) is not None:
-        return access.admit(None if access.is_open else token)
+    """What the socket's token may read, shown by header or first message.
+
+    Raises Unauthenticated, RateLimited after too many wrong ones, TooManyConnections where too many wait to show one.
+    """
+    is_open, address = request.app[ACCESS].is_open, client_address(request)
+    admit = partial(request.app[ADMISSION].admit, address=address)
+    if is_open or (token := bearer(request)) is not None:
+        return admit(None if is_open else token)
     timeout_s = request.app[SETTINGS].websocket.auth_timeout_s
     try:
         # aiohttp's own timeout begins anew with every ping.
-        async with asyncio.timeout(timeout_s):
-            message = await _first_message(ws, transport)
+        with request.app[LOAD].stranger():
+            async with asyncio.timeout(timeout_s):
+                message = await _first_message(ws, transport)
     except TimeoutError:
         raise Unauthenticated(f"no token within {timeout_s:g} s") from None
-    rights, number = _admit_first(access.admit, message)
+    rights, number = _admit_first(admit, message)
     if ws.closed:
         raise GoingAway("the socket was closed meanwhile")
     transport.write(message_frame(AuthMessage("ack", number, "auth")))

@@ -63,8 +63,15 @@ def _bound(settings: Settings, port: int, *, is_shared: bool) -> socket.socket:
 
 
 def tune(listener: socket.socket, settings: Settings) -> None:
-    """Set the size of send buffers; each connection inherits it, and a small one makes a slow reader show early."""
+    """Set the size of send buffers, and how long what is in them may stay unread; each connection inherits both.
+
+    A small buffer makes a slow reader show early. One that reads nothing at all is cut off by the kernel, where it can
+    do that (Linux): else who asks for much and never reads would keep it in memory for as long as he likes.
+    """
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.websocket.send_buffer_bytes)
+    if sys.platform == "linux":
+        timeout_ms = max(1, round(settings.server.send_timeout_s * 1000))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
 
 
 def end_each(listeners: Sequence[socket.socket]) -> None:

@@ -32,7 +32,7 @@ CLOSES = {
     4403: Close("a scope or symbol that the token lacks, named in the reason", Return.NEVER),
     4404: Close("unknown symbol", Return.NEVER),
     4408: Close("too slow a reader; often seen as 1006, for a full pipe cannot carry the close", Return.AFTER_A_PAUSE),
-    4429: Close("too many connections, or too many symbols in use", Return.WHEN_TOLD),
+    4429: Close("too many connections, symbols in use, or wrong tokens; the reason says which", Return.WHEN_TOLD),
 }
 
 
