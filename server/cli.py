@@ -16,7 +16,8 @@ import msgspec
 
 from . import __version__, telemetry
 from .access.tokens import make_token
-from .configuration import DEFAULT_CONFIG, ConfigurationError, describe, load
+from .configuration import DEFAULT_CONFIG, SECRET_VARIABLES, ConfigurationError, describe, load
+from .environment import wipe
 from .errors import TradingKeyRefused
 from .loops import loop_factory
 from .processes.companion import Companion
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.check:
         print(describe(settings))
         return 0
+    wipe(SECRET_VARIABLES)
     return run(settings, read, watched=(arguments.config or DEFAULT_CONFIG) if arguments.reload else None)
 
 
@@ -110,10 +112,14 @@ def _needs_supervisor(settings: Settings, watched: Path | None) -> bool:
 
 
 def _logged(settings: Settings, action: Callable[[telemetry.LogWriter], int], *, worker: int | None = None) -> int:
-    """Do it with the logs on. Threads that still hang in a call afterwards are not waited for."""
+    """Do it with the logs on, also for its crash. Threads that still hang in a call afterwards are not waited for."""
     writer = telemetry.configure(settings.log, sys.stderr.buffer, settings.secrets, worker=worker)
+    telemetry.log_crashes()
     try:
         code = action(writer)
+    except Exception:
+        log.exception("crashed")
+        code = 1
     finally:
         writer.close(FLUSH_S)
     if _is_any_call_hanging():
@@ -191,6 +197,7 @@ def _serve(
         logs.close(FLUSH_S)
 
     worker.raise_descriptor_limit()
+    worker.forbid_core_dumps()
     worker.calm_garbage_collector()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:

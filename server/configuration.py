@@ -99,6 +99,8 @@ VARIABLES: dict[str, Key] = {  # of two names for one setting the later wins
     **{f"GATEWAY__{section}__{key}".upper(): (section, key) for section, keys in KEYS.items() for key in keys},
 }
 FILE_VARIABLES: dict[str, str] = {f"{name}_FILE": name for name, key in VARIABLES.items() if key in SECRETS}
+SECRET_VARIABLES = frozenset(FILE_VARIABLES.values())
+"""The variables that hold secrets themselves."""
 JSON_LISTS: dict[Key, Any] = {TOKENS: list[str | dict[str, Any]]}
 """What a list may hold that is given as JSON; others hold text."""
 ORDERED: tuple[tuple[Key, Key], ...] = (

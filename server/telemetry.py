@@ -15,6 +15,7 @@ import logging
 import os
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -246,6 +247,24 @@ def configure(
     _take_over_logging(_ForeignHandler(writer, shared, finish), level)
     writer.start()
     return writer
+
+
+def log_crashes() -> None:
+    """Have what nobody catches, in threads and in destructors, become lines of the log, redacted like all others."""
+    threading.excepthook = _thread_crashed
+    sys.unraisablehook = _destructor_crashed
+
+
+def _thread_crashed(crash: threading.ExceptHookArgs) -> None:
+    if crash.exc_type is SystemExit or crash.exc_value is None:
+        return
+    name = None if crash.thread is None else crash.thread.name
+    get_logger(__name__).critical("thread_crashed", thread=name, exc_info=crash.exc_value)
+
+
+def _destructor_crashed(crash: sys.UnraisableHookArgs) -> None:
+    log = get_logger(__name__)
+    log.error("destructor_crashed", of=type(crash.object).__name__, exc_info=crash.exc_value)
 
 
 def _unbuffered(stream: int | BinaryIO) -> Callable[[memoryview], int]:

@@ -60,6 +60,14 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def forbid_core_dumps() -> None:
+    """Leave no image of the memory behind: it holds the key. One that hangs is aborted, and would leave one."""
+    if sys.platform == "win32":
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
 def descriptor_limit() -> int | None:
     """How many descriptors this process may have; None for any number."""
     if sys.platform == "win32":

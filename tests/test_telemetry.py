@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from server.redaction import Redactor
 from server.settings import LogFormat, LogLevel, LogSettings, Secret
-from server.telemetry import PIPE_BYTES, REQUEST, LogWriter, Sampler, configure, get_logger, pieces
+from server.telemetry import PIPE_BYTES, QUIET, REQUEST, LogWriter, Sampler, configure, get_logger, pieces
 
 CANARY = 'canary/7f3a+91c0="é'
 WAIT_S = 10.0
@@ -33,7 +33,7 @@ def _logging_as_before() -> Iterator[None]:
     """Put the process's logging back as it was: configure takes all of it over."""
     root = logging.getLogger()
     handlers, level, captured = root.handlers[:], root.level, warnings.showwarning
-    levels = {name: logging.getLogger(name).level for name in ("aiohttp.access", "asyncio", "pybit", "urllib3")}
+    levels = {name: logging.getLogger(name).level for name in QUIET}
     yield
     logging.captureWarnings(False)
     warnings.showwarning = captured

@@ -6,6 +6,8 @@ from typing import Self
 
 import msgspec
 
+from ..configuration import SECRET_VARIABLES
+from ..environment import without
 from ..settings import BybitSettings, Secret, Settings
 from ..simulator.child import API_KEY, API_SECRET, SimulatorProcess
 from ..telemetry import get_logger
@@ -20,7 +22,7 @@ class Companion:
     """Owns the simulator's process, at one address for as long as it is entered. Blocking: not for an event loop."""
 
     def __init__(self) -> None:
-        self._process = SimulatorProcess()
+        self._process = SimulatorProcess(environment=without(SECRET_VARIABLES))
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="simulator-keeper", daemon=True)
 

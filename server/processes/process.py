@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from ..configuration import SECRET_VARIABLES
+from ..environment import without
 from ..settings import Settings
 from ..telemetry import get_logger
 from .neighbours import Mailbox
@@ -198,5 +200,9 @@ def _started(channel: int, descriptors: Sequence[int]) -> subprocess.Popen[bytes
     command = [sys.executable, str(RUN), "--post", str(channel)]
     # A group of its own: what a terminal sends to all is for the supervisor to decide.
     return subprocess.Popen(  # noqa: S603  # our own command
-        command, stdin=subprocess.DEVNULL, pass_fds=(channel, *descriptors), process_group=0
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=(channel, *descriptors),
+        process_group=0,
+        env=without(SECRET_VARIABLES),
     )

@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,9 +26,12 @@ class SimulatorProcess:
     Invariant: after `stop`, or a `start` that failed, no child is left. Blocking: from asyncio, use asyncio.to_thread.
     """
 
-    def __init__(self, *options: str, port: int = 0) -> None:
-        """`options` are further arguments of `python -m server.simulator`; port 0 picks a free one."""
-        self.options, self.port = options, port
+    def __init__(self, *options: str, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
+        """`options` are further arguments of `python -m server.simulator`; port 0 picks a free one.
+
+        Its `environment` is this process's, unless another one is given.
+        """
+        self.options, self.port, self._environment = options, port, environment
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -44,7 +47,13 @@ class SimulatorProcess:
         """Starts it and gives its URL once it serves. Raises RuntimeError if it ends or stays silent instead."""
         if self.poll() is None and self._process is not None:
             return self.url
-        self._process = subprocess.Popen(list(self._command()), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = subprocess.Popen(
+            list(self._command()),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self._environment,
+        )
         try:
             self.url = _ready_url(self._process, timeout_s)
         except BaseException:
