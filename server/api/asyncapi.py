@@ -68,8 +68,9 @@ def _servers(settings: Settings) -> Json:
         "variables": {"host": variable},
         "security": [ref("securitySchemes", "bearer"), ref("securitySchemes", "firstMessage")],
     }
+    own = "ws" if settings.server.key_pair is None else "wss"
     return {
-        "direct": {**common, "protocol": "ws", "description": "The gateway itself."},
+        "direct": {**common, "protocol": own, "description": "The gateway itself."},
         "proxied": {**common, "protocol": "wss", "description": "Behind a proxy that ends TLS."},
     }
 

@@ -19,7 +19,7 @@ from server.errors import OUTCOMES
 from server.realtime.channels import FORMS, SNAPSHOTS
 from server.realtime.messages import Message
 from server.realtime.operations import FIELDS
-from server.settings import Settings
+from server.settings import KeyPair, Secret, ServerSettings, Settings
 from tests.api.test_rest import ask, refused
 from tests.conftest import Exchange, Gateway, StartGateway, receive
 
@@ -362,3 +362,11 @@ async def test_it_says_what_the_settings_say(start_gateway: StartGateway) -> Non
     interval = answer["channels"]["positions"]["bindings"]["ws"]["query"]["properties"]["interval"]
     assert (interval["default"], interval["anyOf"][1]["minimum"]) == (7.0, 0.3)
     assert "simulator" in answer["info"]["title"]
+
+
+def test_servers_speak_what_is_spoken() -> None:
+    """A gateway with a certificate of its own is described as one that speaks TLS."""
+    pair = KeyPair(chain="", key=Secret("key"))
+    plain, secure = Settings(), Settings(server=ServerSettings(key_pair=pair))
+    described = [json.loads(document(settings).body)["servers"] for settings in (plain, secure)]
+    assert [servers["direct"]["protocol"] for servers in described] == ["ws", "wss"]
