@@ -7,6 +7,7 @@ import signal
 import socket
 import ssl
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,16 @@ def test_a_pair_is_read_as_a_whole(tmp_path: Path, files: Files) -> None:
     assert pair.chain.count("BEGIN CERTIFICATE") == 2
     assert "PRIVATE" not in repr(pair)
     assert context_of(pair).minimum_version is ssl.TLSVersion.TLSv1_2
+
+
+def test_it_needs_no_memory_file(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no files in memory, the pair lies in a private folder for as long as it is read."""
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(files.key.parent))
+    before = set(files.key.parent.iterdir())
+    pair = read_pair(str(files.certificate), str(files.key))
+    assert "BEGIN CERTIFICATE" in pair.chain
+    assert set(files.key.parent.iterdir()) == before
 
 
 def broken(tmp_path: Path, how: str) -> Files:
