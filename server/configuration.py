@@ -321,7 +321,7 @@ def _checked(given: Given, problems: Problems) -> object | None:
         if given.key == PROXIES and isinstance(value, tuple):
             networks_of(value)
     except ValueError:
-        problems.reject(given, _allowed(inspect.type_info(kind)))
+        problems.reject(given, allowed_of(inspect.type_info(kind)))
         return None
     return value
 
@@ -463,16 +463,16 @@ def _named(settings: Settings, places: Mapping[Key, str], key: Key) -> tuple[str
     return places.get(key, f"{key[0]}.{key[1]} (default)"), getattr(getattr(settings, key[0]), key[1])
 
 
-def _allowed(kind: inspect.Type) -> str:
+def allowed_of(kind: inspect.Type) -> str:
     """Say in words what a type allows."""
     match kind:
         case inspect.Metadata(type=inner, extra_json_schema=extra):
-            return str(extra["description"]) if extra else _allowed(inner)
+            return str(extra["description"]) if extra else allowed_of(inner)
         case inspect.UnionType(types=types):
             named = (inspect.NoneType, inspect.StructType)
-            return next(_allowed(inner) for inner in types if not isinstance(inner, named))
+            return next(allowed_of(inner) for inner in types if not isinstance(inner, named))
         case inspect.VarTupleType(item_type=item):
-            return f"a list, each item {_allowed(item)}"
+            return f"a list, each item {allowed_of(item)}"
         case inspect.IntType(ge=low, le=high):
             return f"a whole number from {low} to {high}"
         case inspect.FloatType(ge=low, le=high):

@@ -16,7 +16,7 @@ FLOORS = [
     {"settings"},
     {"loops", "redaction", "tls"},
     {"configuration"},
-    {"telemetry"},
+    {"reference", "telemetry"},
     {"bybit", "market", "processes", "realtime", "watchdog"},
     {"metrics"},
     {"api"},
