@@ -12,7 +12,7 @@ PROOF ?= faults
 BENCH ?= sockets
 
 .DEFAULT_GOAL := help
-.PHONY: help run test style types bench prove lock clean
+.PHONY: help run test style types bench prove verify lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -36,6 +36,9 @@ bench: $(VENV)/runtime.stamp  ## run a benchmark; make bench BENCH=fanout ARGS="
 
 prove: $(VENV)/runtime.stamp  ## run a proof; make prove PROOF=faults ARGS="--only 10006"
 	$(BIN)/python proofs/$(PROOF).py $(ARGS)
+
+verify: $(VENV)/runtime.stamp  ## see that sockets do not slow REST: a table and a verdict, in a minute
+	$(BIN)/python proofs/verify.py $(ARGS)
 
 lock: $(VENV)/python.stamp  ## pin the dependencies anew
 	$(PIP) install uv==0.13.8

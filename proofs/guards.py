@@ -67,7 +67,7 @@ def copy_of_project(folder: Path) -> Path:
     return place
 
 
-def tested(place: Path, tests: tuple[str, ...]) -> int:
+def code_of(place: Path, tests: tuple[str, ...]) -> int:
     """The exit code of the tests over there: 0 for green. Raises Trouble where they do not end."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
@@ -84,7 +84,7 @@ def judge(guard: Guard, place: Path, verdict: Verdict) -> None:
     file, whole = place / guard.file, (ROOT / guard.file).read_text()
     try:
         file.write_text(whole.replace(guard.text, guard.without))
-        code = tested(place, guard.tests)
+        code = code_of(place, guard.tests)
     finally:
         file.write_text(whole)
     seen = {0: "the tests stay green", RED: "red without it"}.get(code, f"the tests could not run: code {code}")
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> None:
     chosen = [guard for guard in guards() if options.only in guard.title or options.only in guard.file]
     place, began = copy_of_project(folder), time.monotonic()
     tests = tuple(dict.fromkeys(test for guard in chosen for test in guard.tests))
-    verdict.add("with all guards", held=(code := tested(place, tests)) == 0, seen=f"pytest's code is {code}")
+    verdict.add("with all guards", held=(code := code_of(place, tests)) == 0, seen=f"pytest's code is {code}")
     for guard in count_up("guards", chosen, len(chosen)):
         judge(guard, place, verdict)
     print(f"{len(chosen)} guards taken away, one at a time, in {time.monotonic() - began:.0f} s")

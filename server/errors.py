@@ -89,7 +89,7 @@ class RateLimited(GatewayError):
 
     temporary = True
 
-    def __init__(self, detail: str, *, retry_after_s: float, quota: Quota) -> None:
+    def __init__(self, detail: str, *, retry_after_s: float | None = None, quota: Quota | None = None) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
         self.quota = quota
 

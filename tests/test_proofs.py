@@ -16,7 +16,7 @@ from proofs.crew import Held, Journal
 from proofs.crowd import Asker, Crowd, End, Failure
 from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
-from proofs.guards import RED, copy_of_project, guards, tested
+from proofs.guards import RED, code_of, copy_of_project, guards
 from proofs.kill import Grave, was_accepted
 from proofs.onlookers import MARKET_SHOWN, Onlooker
 from proofs.proxy import ENDPOINTS
@@ -75,6 +75,16 @@ async def test_some_faults() -> None:
     short = ("--every", "2", "--hold", "0.5", "--unloaded", "--patience", "4")
     output = await prove("proofs/faults.py", "--only", names, *short)
     assert output.splitlines()[-1] == "6 passed, 0 failed", output
+
+
+@pytest.mark.timeout(180)
+@needs_compiler
+async def test_verify() -> None:
+    """What a person would look at comes as a table and a verdict."""
+    said = await prove("proofs/verify.py", "--sockets", "50", "--seconds", "1", "--rounds", "1", "--patience", "50")
+    assert "GET /indicators/BTCUSDT p99, ms" in said
+    assert "Sockets do not slow REST on this machine." in said
+    assert said.splitlines()[-1] == "7 passed, 0 failed"
 
 
 @pytest.mark.timeout(180)
@@ -351,7 +361,7 @@ def test_a_guard_that_is_taken_away(tmp_path: Path) -> None:
     """Its test is green with it and red without it."""
     guard = next(guard for guard in guards() if guard.file == "server/access/rights.py")
     place, tests = copy_of_project(tmp_path), ("tests/access",)
-    assert tested(place, tests) == 0
+    assert code_of(place, tests) == 0
     file = place / guard.file
     file.write_text(file.read_text().replace(guard.text, guard.without))
-    assert tested(place, tests) == RED
+    assert code_of(place, tests) == RED

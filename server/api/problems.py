@@ -39,8 +39,7 @@ def problem(error: GatewayError, request_id: str) -> web.Response:
         body["reason"] = error.reason
     if outcome.status in (429, 503, 504) and error.temporary:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or RETRY_AFTER_S)))
-    if isinstance(error, RateLimited):
-        quota = error.quota
+    if isinstance(error, RateLimited) and (quota := error.quota) is not None:
         headers["RateLimit-Policy"] = f'"{quota.name}";q={quota.most};w={math.ceil(quota.window_s)}'
         headers["RateLimit"] = f'"{quota.name}";r=0;t={headers["Retry-After"]}'
     if isinstance(error, TooLate):
