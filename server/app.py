@@ -11,7 +11,7 @@ from aiojobs.aiohttp import get_scheduler_from_app
 from aiojobs.aiohttp import setup as setup_jobs
 
 from .access.proxies import Proxies
-from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, rest, system, ws
+from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, openapi, rest, system, ws
 from .api.address import PROXIES
 from .api.admission import Admission
 from .api.aside import aside, executor
@@ -94,11 +94,13 @@ def create_app(
         catalogue.routes,
         indicators.routes,
         metrics.routes,
+        openapi.routes,
         rest.routes,
         system.routes,
         ws.routes,
     ):
         app.add_routes(table)
+    openapi.describe(app, settings)
     setup_jobs(app, limit=None, wait_timeout=0, close_timeout=1.0, exception_handler=_job_failed)
     app.cleanup_ctx.extend((_watchdog, executor, _client, _feeds, _history, _streams, _hub, _key))
     app.on_shutdown.append(ws.drain)

@@ -17,7 +17,7 @@ from .indicators import QUERY, query_of
 from .inquiry import read
 from .keys import RIGHTS, SETTINGS, SYMBOLS
 from .parameters import CATEGORIES, Parameters
-from .rest import category_of
+from .rest import USUAL_INTERVAL, category_of
 
 routes = web.RouteTableDef()
 
@@ -95,7 +95,7 @@ async def _parsed(request: web.Request, question: dict[str, Value]) -> Parsed | 
         parameters = Parameters({name: _text(value) for name, value in question.items()}, ("symbol", *QUERY))
         query = query_of(parameters, request.app[SETTINGS].indicators)
         category = parameters.choice("category", category_of(request), CATEGORIES)
-        topic = Topic(Kind.KLINE, parameters.text("symbol", ""), parameters.interval("240"), category)
+        topic = Topic(Kind.KLINE, parameters.text("symbol", ""), parameters.interval(USUAL_INTERVAL), category)
         request[RIGHTS].require_symbol(topic.symbol)
         await request.app[SYMBOLS].require(topic.symbol, category)
         return Parsed(topic, query)

@@ -8,7 +8,7 @@ from ..settings import IndicatorSettings
 from .inquiry import FRESHNESS, Inquiry, found, respond
 from .keys import SETTINGS
 from .parameters import Parameters
-from .rest import kline_topic
+from .rest import USUAL_INTERVAL, kline_topic
 
 routes = web.RouteTableDef()
 
@@ -45,5 +45,5 @@ def query_of(parameters: Parameters, limits: IndicatorSettings) -> Query:
     backtrack = parameters.integer("backtrack", 0, 0, (DEPTH if questions is None else limits.max_candles) - 1)
     depth = DEPTH
     if questions is not None:
-        depth = min(depth_for(questions, results + backtrack, parameters.interval("240")), limits.max_candles)
+        depth = min(depth_for(questions, results + backtrack, parameters.interval(USUAL_INTERVAL)), limits.max_candles)
     return Query(Asked(questions, depth, parameters.boolean("closed"), chart), results, backtrack)

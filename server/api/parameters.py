@@ -11,6 +11,8 @@ from ..models import INTERVALS_MS
 T = TypeVar("T")
 
 CATEGORIES = ("linear", "inverse", "spot")
+MAX_AGE_MS = 3_600_000
+"""The oldest that a request may allow."""
 BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 is_integer = re.compile(r"[0-9]{1,9}").fullmatch
@@ -58,7 +60,7 @@ class Parameters:
 
     def max_age_s(self, default_s: float) -> float:
         """The parameter max_age_ms in seconds."""
-        return self.integer("max_age_ms", round(default_s * 1000), 0, 3_600_000) / 1000
+        return self.integer("max_age_ms", round(default_s * 1000), 0, MAX_AGE_MS) / 1000
 
     def push_interval_s(self, default_s: float, lowest_s: float, highest_s: float) -> float:
         """A socket's interval in seconds: 0 for live, or within bounds."""

@@ -25,18 +25,8 @@ RETRY_AFTER_S = 1.0
 
 def problem(error: GatewayError, request_id: str) -> web.Response:
     """`error` as application/problem+json, with Retry-After where coming back later helps."""
-    outcome = outcome_of(error)
-    body: dict[str, Any] = {
-        "type": f"urn:problem:{outcome.code}",
-        "title": outcome.title,
-        "status": outcome.status,
-        "detail": error.detail,
-        "code": outcome.code,
-        "request_id": request_id,
-    }
+    outcome, body = outcome_of(error), body_of(error, request_id)
     headers = {"Cache-Control": "no-store"}
-    if isinstance(error, ExchangeError):
-        body["reason"] = error.reason
     if outcome.status in (429, 503, 504) and error.temporary:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or RETRY_AFTER_S)))
     if isinstance(error, RateLimited) and (quota := error.quota) is not None:
@@ -51,6 +41,22 @@ def problem(error: GatewayError, request_id: str) -> web.Response:
     return web.Response(
         body=msgspec.json.encode(body), status=outcome.status, headers=headers, content_type="application/problem+json"
     )
+
+
+def body_of(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """What the answer says."""
+    outcome = outcome_of(error)
+    body: dict[str, Any] = {
+        "type": f"urn:problem:{outcome.code}",
+        "title": outcome.title,
+        "status": outcome.status,
+        "detail": error.detail,
+        "code": outcome.code,
+        "request_id": request_id,
+    }
+    if isinstance(error, ExchangeError):
+        body["reason"] = error.reason
+    return body
 
 
 def of_http(error: web.HTTPException) -> GatewayError:

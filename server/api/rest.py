@@ -15,6 +15,9 @@ from .parameters import CATEGORIES, Parameters
 
 routes = web.RouteTableDef()
 
+USUAL_CANDLES, MOST_CANDLES = 200, 1000
+USUAL_INTERVAL = "240"
+
 
 def category_of(request: web.Request) -> str:
     """The category of positions, the default of everything else."""
@@ -86,7 +89,7 @@ async def klines(request: web.Request) -> web.StreamResponse:
 
 def _klines(request: web.Request) -> Inquiry:
     parameters = Parameters(request.query, ("interval", "limit", "category", *FRESHNESS))
-    limit = parameters.integer("limit", 200, 1, 1000)
+    limit = parameters.integer("limit", USUAL_CANDLES, 1, MOST_CANDLES)
     topic = kline_topic(request, parameters)
 
     def body(candles: Candles) -> dict[str, Any]:
@@ -104,7 +107,7 @@ def _klines(request: web.Request) -> Inquiry:
 def kline_topic(request: web.Request, parameters: Parameters) -> Topic:
     """The candles that are asked for."""
     category = parameters.choice("category", category_of(request), CATEGORIES)
-    interval = parameters.interval("240")
+    interval = parameters.interval(USUAL_INTERVAL)
     return Topic(Kind.KLINE, request.match_info["symbol"], interval, category)
 
 

@@ -23,6 +23,8 @@ ROUTES: dict[str, tuple[Scope, ...]] = {
     "/metrics": (Scope.METRICS,),
     "/connections": (Scope.CONNECTIONS,),
     "/asyncapi.json": (Scope.MARKET,),
+    "/openapi.json": (Scope.MARKET,),
+    "/docs": (Scope.MARKET,),
 }
 SOCKETS = frozenset(("/ws", "/ws/positions/{symbol}"))
 """Routes that upgrade whoever has a token, and then ask for the scopes of each channel."""

@@ -13,6 +13,7 @@ from ..models import Kind
 from ..realtime.frames import fault_of
 from .answers import NOT_STORED, json_response
 from .keys import CLIENT, FEEDS, HISTORY, HUB, LOAD, SETTINGS, STREAMS
+from .pages import page_of
 from .parameters import Parameters
 from .whole import answered
 
@@ -119,13 +120,4 @@ async def page(request: web.Request) -> web.Response:
         uptime=f"{seconds // 3600} h {seconds % 3600 // 60} min {seconds % 60} s",
         sockets=len(load.sockets),
     )
-    headers = {
-        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
-    return web.Response(text=text, content_type="text/html", headers=headers)
+    return page_of(text)

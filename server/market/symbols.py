@@ -13,7 +13,10 @@ LIST_AGE_S = 300.0
 DOUBT_AGE_S = 30.0
 PATIENCE_S = 3.0
 
-is_well_formed = re.compile(r"[A-Z0-9][A-Z0-9-]{1,39}").fullmatch
+FORM = r"[A-Z0-9][A-Z0-9-]{1,39}"
+"""What a symbol looks like."""
+
+is_well_formed = re.compile(FORM).fullmatch
 
 
 class Symbols:

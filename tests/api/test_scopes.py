@@ -24,6 +24,8 @@ PATHS = {
     "/metrics": Scope.METRICS,
     "/connections": Scope.CONNECTIONS,
     "/asyncapi.json": Scope.MARKET,
+    "/openapi.json": Scope.MARKET,
+    "/docs": Scope.MARKET,
 }
 NEEDED = {
     "positions:BTCUSDT": {Scope.POSITIONS, Scope.BALANCE, Scope.MARKET},
