@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from ..market.counts import CandleCounts, FetchKind
 from ..market.indicators import Description
 from ..models import Instrument, Position, Ticker, Wallet
 from ..realtime.messages import Candle, Fault
@@ -157,7 +158,7 @@ class Health(Struct):
     calls_in_flight: dict[str, int]
     streams: dict[str, dict[str, Any]] | None
     feeds: dict[str, FeedSummary]
-    candles: dict[str, float]
+    candles: CandleCounts
     timestamp_ms: int
 
 
@@ -255,6 +256,7 @@ KINDS: tuple[type[Struct], ...] = (
 def schemas(max_age_ms: int, fields: dict[str, Schema]) -> dict[str, Schema]:
     """The schemas of all bodies and of all that is within, by name; `fields` are those that a question may have."""
     _, found = msgspec.json.schema_components(KINDS, ref_template=PLACE)
+    del found[FetchKind.__name__]  # only of keys, of which a schema says nothing
     found["Answers"]["properties"]["answers"]["items"] = {
         "anyOf": [{"$ref": PLACE.format(name=name)} for name in ("Answered", "Failed")]
     }

@@ -187,5 +187,5 @@ def _health() -> Json:
         "calls_in_flight": {"tickers": 0},
         "streams": None,
         "feeds": {"ticker": ticker},
-        "candles": {"topics": 1, "candles": 1000},
+        "candles": {"topics": 1, "candles": 1000, "bytes": 161_000, "fetches": {"whole": 1}, "contradictions": 0},
     }

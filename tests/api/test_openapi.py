@@ -254,7 +254,7 @@ async def test_real_answers_fit(start_gateway: StartGateway) -> None:
         connections = await guide.fits(gateway, "GET", "/connections", "/connections")
     assert health["key"] is not None
     assert connections["connections"]
-    query = "?names=rsi:14,macd,sma:999&results=3&chart=heikinashi"
+    query = "?names=rsi:14,macd,sma:500&results=3&chart=heikinashi"
     answer = await guide.fits(gateway, "GET", f"/indicators/BTCUSDT{query}", "/indicators/{symbol}")
     assert answer["series"]["macd"].keys() == {"macd", "signal", "histogram"}
     for category in ("inverse", "spot"):
