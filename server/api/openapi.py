@@ -106,11 +106,18 @@ def _operation(route: web.AbstractRoute, path: str, exposed: Exposed, shown: Jso
         "tags": [exposed.tag],
         "summary": summary,
         **({"description": more.strip()} if more.strip() else {}),
-        "security": [] if path in OPEN_PATHS else [{"bearer": [scope.value for scope in ROUTES.get(path, ())]}],
+        "security": _security(path, exposed),
         "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in exposed.parameters(path)],
         **({"requestBody": _asked()} if has_body else {}),
         "responses": _responses(exposed, shown, is_head=route.method == hdrs.METH_HEAD),
     }
+
+
+def _security(path: str, exposed: Exposed) -> list[Json]:
+    """What a request has to show. Pages send the token of a socket as its first message, and no header."""
+    if path in OPEN_PATHS:
+        return []
+    return [{}, {"bearer": []}] if exposed.is_socket else [{"bearer": [scope.value for scope in ROUTES[path]]}]
 
 
 _UNNAMED = str.maketrans("", "", "/{}.")

@@ -1,6 +1,7 @@
 """Reference: the OpenAPI document as a page for people. Plain HTML: no script, and nothing to load."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -27,7 +28,7 @@ HEAD = """<!doctype html>
  .quiet, summary {{ color: var(--quiet) }} nav a {{ display: inline-block; margin-right: 1rem }}
 </style>
 <h1>{title} <span class="quiet">{version}</span></h1>
-<p>{about}</p>
+{about}
 <p class="quiet">For machines: <a href="openapi.json">openapi.json</a>, <a href="asyncapi.json">asyncapi.json</a>.</p>
 """
 
@@ -35,8 +36,14 @@ HEAD = """<!doctype html>
 def reference(document: Json) -> str:
     """The page."""
     info = document["info"]
-    head = HEAD.format(title=escape(info["title"]), version=escape(info["version"]), about=escape(info["description"]))
+    head = HEAD.format(title=escape(info["title"]), version=escape(info["version"]), about=_prose(info["description"]))
     return head + "".join([*_contents(document), *_groups(document), *_schemas(document), "</html>\n"])
+
+
+def _prose(text: str) -> str:
+    """Paragraphs, with what stands between backticks as code."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return "".join(f"<p>{paragraph}</p>" for paragraph in marked.split("\n\n"))
 
 
 def _operations(document: Json, tag: str) -> Iterator[tuple[str, str, Json]]:
@@ -62,10 +69,8 @@ def _groups(document: Json) -> Iterator[str]:
 
 def _operation(document: Json, method: str, path: str, operation: Json) -> Iterator[str]:
     yield f'<section id="{operation["operationId"]}"><h3><b>{method}</b> <code>{escape(path)}</code></h3>\n'
-    yield f"<p>{escape(operation['summary'])} {escape(operation.get('description', ''))}</p>"
-    scopes = [scope for need in operation["security"] for scope in need["bearer"]]
-    need = "no token" if not operation["security"] else f"a token of {', '.join(scopes) or 'what it subscribes to'}"
-    yield f'<p class="quiet">Needs {need}.</p>'
+    yield _prose("\n\n".join(operation[name] for name in ("summary", "description") if name in operation))
+    yield f'<p class="quiet">{_need(operation["security"])}</p>'
     if asked := [found(document, each) for each in operation["parameters"]]:
         yield "<table><tr><th>parameter</th><th>in</th><th>allowed</th><th>default</th><th></th></tr>"
         yield from map(_parameter, asked)
@@ -75,6 +80,13 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> Itera
     for status, response in operation["responses"].items():
         yield from _content(f"{status} {found(document, response)['description']}", found(document, response))
     yield "</section>\n"
+
+
+def _need(security: list[Json]) -> str:
+    if not security:
+        return "Open to everybody."
+    scopes = [scope for need in security for scope in need.get("bearer", ())]
+    return f"Where tokens are set: one with the scope {', '.join(scopes)}." if scopes else "The token may come later."
 
 
 def _parameter(parameter: Json) -> str:

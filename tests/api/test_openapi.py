@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from server.access.tokens import Scope, TokenEntry
 from server.api.exposed import EXPOSED
-from server.api.scopes import OPEN_PATHS, ROUTES
+from server.api.scopes import OPEN_PATHS, ROUTES, SOCKETS
 from server.api.specimens import MOMENT_MS
 from server.errors import OUTCOMES
 from tests.api.test_asyncapi import _closed, refs
@@ -166,12 +166,12 @@ async def test_every_problem_is_in_it(start_gateway: StartGateway) -> None:
 
 
 async def test_its_security_is_the_table_of_scopes(start_gateway: StartGateway) -> None:
-    """Open paths need nothing; every other one a bearer token, with the scopes of the route."""
+    """Open paths need nothing, sockets no header; every other one needs a bearer token with the scopes of the route."""
     guide = await guide_of(await start_gateway())
     for path, item in guide.document["paths"].items():
-        scopes = [scope.value for scope in ROUTES.get(path, ())]
-        for operation in item.values():
-            assert operation["security"] == ([] if path in OPEN_PATHS else [{"bearer": scopes}])
+        guarded = [{"bearer": [scope.value for scope in ROUTES.get(path, ())]}]
+        expected = [] if path in OPEN_PATHS else [{}, {"bearer": []}] if path in SOCKETS else guarded
+        assert [operation["security"] for operation in item.values()] == [expected] * len(item)
 
 
 # The running gateway
