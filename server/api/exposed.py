@@ -5,7 +5,7 @@ from typing import NamedTuple
 from ..metrics.page import Format
 from .indicators import QUERY
 from .inquiry import FRESHNESS
-from .refusals import EVERY, GUARDED, OF_CANDLES, OF_SYMBOL, READINESS, SOCKET, UPSTREAM, Errors
+from .refusals import EVERY, GUARDED, OF_BODY, OF_CANDLES, OF_SYMBOL, READINESS, SOCKET, UPSTREAM, Errors
 
 JSON = ("application/json",)
 HTML = ("text/html",)
@@ -36,7 +36,7 @@ EXPOSED: dict[tuple[str, str], Exposed] = {
     ),
     ("GET", "/symbols"): Exposed("market", ("category",), "SymbolsOfCategory", UPSTREAM, is_tagged=True),
     ("GET", "/indicators"): Exposed("indicators", ("listed",), "Catalogue", GUARDED, is_tagged=True),
-    ("POST", "/indicators"): Exposed("indicators", (), "Answers", GUARDED),
+    ("POST", "/indicators"): Exposed("indicators", (), "Answers", OF_BODY),
     ("GET", "/indicators/{symbol}"): Exposed(
         "indicators", (*QUERY, *FRESHNESS), "IndicatorsOfSymbol", OF_CANDLES, is_tagged=True
     ),

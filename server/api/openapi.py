@@ -40,6 +40,8 @@ HEADERS = {
     "Cache-Control": "What a cache may do with it.",
     "ETag": "For If-None-Match.",
     "Retry-After": "Seconds, where coming back later helps.",
+    "RateLimit": "What is left of the limit that was met, and in how many seconds there is more.",
+    "RateLimit-Policy": "How much the limit that was met allows, in how many seconds.",
     "WWW-Authenticate": "Bearer.",
 }
 

@@ -13,7 +13,9 @@ from ..errors import (
     InternalError,
     InvalidRequest,
     Overloaded,
+    RateLimited,
     TooLarge,
+    TooLate,
     Unauthenticated,
     UnknownSymbol,
 )
@@ -29,11 +31,13 @@ EVERY: Errors = (
     TooLarge("the request's body is over 65536 bytes"),
     BadHost("this gateway is not evil.example; auth.hosts lists the names it answers to"),
     InternalError("a bug of the gateway; its log has it under this request id"),
+    RateLimited("more than 100 requests a second come from this address (server.requests_per_s)", retry_after_s=1.0),
     Overloaded("1000 requests are in progress, and server.max_requests allows no more"),
 )
 """What any request may meet."""
 GUARDED: Errors = (*EVERY, Unauthenticated("a token is needed: send the header `Authorization: Bearer TOKEN`"))
 """Where a token is asked for."""
+OF_BODY: Errors = (*GUARDED, TooLate("the body was not whole within 5 s"))
 UPSTREAM: Errors = (
     *GUARDED,
     ExchangeUnreachable("the exchange cannot be reached"),
@@ -45,7 +49,7 @@ OF_CANDLES: Errors = (*OF_SYMBOL, InsufficientCandles("there are 12 candles, and
 READINESS: Errors = (*EVERY, GoingAway("the gateway is restarting"))
 SOCKET: Errors = (
     InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade"),
-    *(error for error in EVERY if isinstance(error, Forbidden | BadHost | InternalError)),
+    *(error for error in EVERY if isinstance(error, Forbidden | BadHost | InternalError | RateLimited)),
 )
 
 REQUEST_ID = "ed72431558533508d988ce900000000d"
@@ -78,7 +82,8 @@ def response(status: int, errors: Errors) -> Json:
 
 
 def _headers(status: int) -> tuple[str, ...]:
-    more = {401: ("WWW-Authenticate",), **dict.fromkeys(RETRIED, ("Retry-After",))}
+    more: dict[int, tuple[str, ...]] = {401: ("WWW-Authenticate",), **dict.fromkeys(RETRIED, ("Retry-After",))}
+    more[429] = ("Retry-After", "RateLimit", "RateLimit-Policy")
     return "X-Request-ID", "Cache-Control", *more.get(status, ())
 
 
