@@ -122,7 +122,7 @@ def _judge(report: Path, verdict: Verdict) -> set[str]:
     asked: set[str] = set()
     for case in ET.parse(report).getroot().iter("testcase"):
         wrong = [*case.iter("failure"), *case.iter("error")]
-        seen = (wrong[0].get("message") or wrong[0].text or "")[:SHOWN] if wrong else "as it says"
+        seen = "as it says" if not wrong else f"{wrong[0].get('message')} {wrong[0].text or ''}".strip()[:SHOWN]
         name = case.get("name", "?")
         verdict.add(name, not wrong, seen)
         if case.find("skipped") is None:
