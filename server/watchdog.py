@@ -120,7 +120,8 @@ def stack_of(thread: int) -> Stack:
     frame = sys._current_frames().get(thread)
     stack: list[tuple[CodeType, int]] = []
     while frame is not None and len(stack) < DEPTH:
-        stack.append((frame.f_code, frame.f_lineno))
+        # Between two lines a frame is at none, whatever its type says.
+        stack.append((frame.f_code, frame.f_lineno or frame.f_code.co_firstlineno))
         frame = frame.f_back
     return stack
 

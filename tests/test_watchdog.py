@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from server.loops import loop_factory
-from server.watchdog import BLOCKED_S, LOOK_S, Watchdog
+from server.watchdog import BLOCKED_S, LOOK_S, Watchdog, stack_of, text_of
 
 
 @pytest.fixture(autouse=True)
@@ -119,3 +120,13 @@ async def test_it_ends(watchdog: Watchdog) -> None:
         while any(thread.name == "watchdog" for thread in threading.enumerate()):
             await asyncio.sleep(0.005)
     assert sum(watchdog.lags.counts) == count
+
+
+def test_a_frame_between_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter tells no line there; the stack names the function's first one."""
+    code = hold_the_loop.__code__
+    frame = SimpleNamespace(f_code=code, f_lineno=None, f_back=None)
+    monkeypatch.setattr("server.watchdog.sys._current_frames", lambda: {7: frame})
+    stack = stack_of(7)
+    assert stack == [(code, code.co_firstlineno)]
+    assert "def hold_the_loop" in text_of(stack)

@@ -30,7 +30,7 @@ TOKENS = {
         TokenEntry(name="balance", hash=hashlib.sha256(b"other" * 8).hexdigest(), scopes=(Scope.BALANCE,)),
     ),
 }
-SOCKETS_ONLY = {"too_many_subscriptions", "rate_limited", "too_many_connections", "message_flood", "too_slow"}
+SOCKETS_ONLY = {"too_many_subscriptions", "too_many_connections", "message_flood", "too_slow"}
 """Codes of errors that only sockets meet, after their upgrade."""
 NOT_OF_A_ROUTE = {"not_found", "method_not_allowed"}
 
