@@ -1,12 +1,17 @@
 """POST /indicators over real connections: each question answered or failed on its own, candles fetched once."""
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
 
 from server.access.tokens import TokenEntry, hash_of
-from tests.conftest import Exchange, Gateway, StartGateway
+from server.api.keys import LOAD
+from server.app import create_app
+from tests.conftest import Exchange, Gateway, StartGateway, settings_for
 
 KLINE = "/v5/market/kline"
 
@@ -129,3 +134,30 @@ async def test_any_question_by_either_way(start_gateway: StartGateway) -> None:
         assert {**posted, "age_ms": 0} == {k: v for k, v in got.items() if k not in ("exchange", "timestamp_ms")} | {
             "age_ms": 0
         }
+
+
+@pytest.mark.parametrize(
+    ("field", "sent"),
+    [("Content-Length: 40", "half"), ("Transfer-Encoding: chunked", "28\r\nhalf")],
+    ids=["length", "chunked"],
+)
+async def test_who_leaves_within_the_body(exchange: Exchange, field: str, sent: str) -> None:
+    """That is the client's doing: no crash, no traceback, and no failure of ours among the numbers."""
+    app = create_app(settings_for(exchange.url))
+    runner = web.AppRunner(app)  # the server of aiohttp's tests cancels the handler, ours does not
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        with capture_logs() as logs:
+            _, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
+            writer.write(f"POST /indicators HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n{sent}".encode())
+            async with asyncio.timeout(10):
+                while not app[LOAD].requests:
+                    await asyncio.sleep(0.01)
+                writer.close()
+                await writer.wait_closed()
+                while not (events := [line for line in logs if line["event"] in ("request_crashed", "request_ended")]):
+                    await asyncio.sleep(0.01)
+    finally:
+        await runner.cleanup()
+    assert [(line["event"], line.get("status")) for line in events] == [("request_ended", 400)]
