@@ -6,6 +6,7 @@ import math
 import random
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
 from proofs.guards import RED, code_of, copy_of_project, guards
 from proofs.kill import Grave, was_accepted
+from proofs.matrix import CREDENTIALS, expected, matrix
 from proofs.onlookers import MARKET_SHOWN, Onlooker
 from proofs.proxy import ENDPOINTS
 from proofs.soak import slope
 from proofs.twin import Piece, Twin
 from proofs.witnesses import Truth
+from server.api.scopes import OPEN_PATHS, ROUTES, SOCKETS
 
 from .processes import ROOT, clean_environment
 
@@ -75,6 +78,24 @@ async def test_some_faults() -> None:
     short = ("--every", "2", "--hold", "0.5", "--unloaded", "--patience", "4")
     output = await prove("proofs/faults.py", "--only", names, *short)
     assert output.splitlines()[-1] == "6 passed, 0 failed", output
+
+
+@pytest.mark.timeout(180)
+async def test_who_may_read() -> None:
+    """Nobody is shown what he may not read, whatever he sends, and nobody is refused what he may."""
+    output = await prove("proofs/access.py", "--every", "23", "--patience", "4")
+    passed, failed = (int(word) for word in output.splitlines()[-1].split() if word.isdigit())
+    assert (passed > 2000, failed) == (True, 0), output
+
+
+def test_every_route_is_asked_for() -> None:
+    """The matrix has each route of the scopes' table, by each credential, and knows how each is to be answered."""
+    every = [*matrix()]
+    assert {case.path for case in every} == {*ROUTES, *OPEN_PATHS, *SOCKETS}
+    assert {case.credential for case in every} == set(CREDENTIALS)
+    by_status = Counter(expected(case)[0] for case in every)
+    assert set(by_status) == {101, 200, 401, 403, 421}
+    assert min(by_status.values()) >= 10
 
 
 @pytest.mark.timeout(180)
