@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -136,28 +137,48 @@ async def test_any_question_by_either_way(start_gateway: StartGateway) -> None:
         }
 
 
-@pytest.mark.parametrize(
-    ("field", "sent"),
-    [("Content-Length: 40", "half"), ("Transfer-Encoding: chunked", "28\r\nhalf")],
-    ids=["length", "chunked"],
-)
-async def test_who_leaves_within_the_body(exchange: Exchange, field: str, sent: str) -> None:
-    """That is the client's doing: no crash, no traceback, and no failure of ours among the numbers."""
-    app = create_app(settings_for(exchange.url))
-    runner = web.AppRunner(app)  # the server of aiohttp's tests cancels the handler, ours does not
+@pytest.fixture
+async def served(exchange: Exchange) -> AsyncIterator[tuple[web.Application, int]]:
+    """A gateway and its port; the server of aiohttp's tests would cancel the handler of who leaves, ours does not."""
+    app = create_app(settings_for(exchange.url, server={"body_timeout_s": 1.0}))
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        with capture_logs() as logs:
-            _, writer = await asyncio.open_connection("127.0.0.1", runner.addresses[0][1])
-            writer.write(f"POST /indicators HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n{sent}".encode())
-            async with asyncio.timeout(10):
-                while not app[LOAD].requests:
-                    await asyncio.sleep(0.01)
-                writer.close()
-                await writer.wait_closed()
-                while not (events := [line for line in logs if line["event"] in ("request_crashed", "request_ended")]):
-                    await asyncio.sleep(0.01)
+        yield app, runner.addresses[0][1]
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("field", "first", "rest"),
+    [
+        ("Content-Length: 40", b"half", b"less"),
+        ("Content-Length: 40", b"half", b""),
+        ("Transfer-Encoding: chunked", b"28\r\nhalf", b""),
+        ("Transfer-Encoding: chunked", b"4\r\nhalf\r\n", b"no number\r\n"),
+        ("Content-Length: 4\r\nContent-Encoding: gzip", b"", b"half"),
+        ("Content-Length: 4\r\nContent-Encoding: deflate", b"", b"\xff\xff\xff\xff"),
+    ],
+    ids=["too slow", "left", "left within a chunk", "malformed chunk", "no gzip", "no deflate"],
+)
+async def test_a_body_that_cannot_be_read(
+    served: tuple[web.Application, int], field: str, first: bytes, rest: bytes
+) -> None:
+    """That is the client's doing: no crash, no traceback, and no failure of ours among the numbers."""
+    app, port = served
+    with capture_logs() as logs:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"POST /indicators HTTP/1.1\r\nHost: 127.0.0.1\r\n{field}\r\n\r\n".encode() + first)
+        async with asyncio.timeout(10):
+            while not app[LOAD].requests:
+                await asyncio.sleep(0.01)
+            writer.write(rest)
+            await writer.drain()
+            if not rest:
+                writer.close()
+            while not (events := [line for line in logs if line["event"] in ("request_crashed", "request_ended")]):
+                await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
     assert [(line["event"], line.get("status")) for line in events] == [("request_ended", 400)]
