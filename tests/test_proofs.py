@@ -18,6 +18,8 @@ from proofs.crowd import Asker, Crowd, End, Failure
 from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
 from proofs.guards import RED, code_of, copy_of_project, guards
+from proofs.fuzz import mutated
+from proofs.guards import RED, copy_of_project, guards, tested
 from proofs.kill import Grave, was_accepted
 from proofs.matrix import CREDENTIALS, expected, matrix
 from proofs.onlookers import MARKET_SHOWN, Onlooker
@@ -86,6 +88,22 @@ async def test_who_may_read() -> None:
     output = await prove("proofs/access.py", "--every", "23", "--patience", "4")
     passed, failed = (int(word) for word in output.splitlines()[-1].split() if word.isdigit())
     assert (passed > 2000, failed) == (True, 0), output
+
+
+@pytest.mark.timeout(180)
+async def test_mutated_bytes() -> None:
+    """Whatever is sent, nothing crashes, and nothing is kept of it."""
+    output = await prove("proofs/fuzz.py", "--count", "1000", "--patience", "4")
+    assert output.splitlines()[-1] == "4 passed, 0 failed", output
+
+
+def test_mutations_are_those_of_the_seed() -> None:
+    """What was found once is found again: nothing is mutated but by the dice, and nearly everything is."""
+    first, second = (
+        [mutated(dice, b"GET /livez") for _ in range(100)] for dice in (random.Random(3), random.Random(3))
+    )
+    assert first == second
+    assert len(set(first)) > 80
 
 
 def test_every_route_is_asked_for() -> None:
