@@ -89,13 +89,20 @@ async def _upgraded(request: web.Request) -> Socket:
         max_msg_size=settings.message_bytes + 1,  # the length that aiohttp refuses, not the longest it takes
         compress=False,  # the frames are written whole and raw
     )
-    if not ws.can_prepare(request):
+    if not _is_upgrade(request, ws):
         raise InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade")
     try:
         await ws.prepare(request)
     except ConnectionError as error:
         raise InvalidRequest("upgrade", "the connection was lost within the handshake") from error
     return ws
+
+
+def _is_upgrade(request: web.Request, ws: Socket) -> bool:
+    try:
+        return ws.can_prepare(request).ok
+    except ValueError:
+        return False  # aiohttp takes it for granted that the handshake's fields are text
 
 
 async def _authenticated(request: web.Request, ws: Socket, transport: asyncio.Transport) -> Rights:

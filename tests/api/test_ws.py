@@ -600,3 +600,20 @@ async def test_the_log_tells_how_each_socket_ended(start_gateway: StartGateway) 
     assert [(line["interval_s"], line["code"]) for line in lines] == [(7, 4123), (8, 1008), (9, 4408), (None, 4400)]
     assert all(line["path"] and line["remote"] == "127.0.0.1" and line["duration_s"] >= 0 for line in lines)
     assert [line["frames"] for line in lines] == [1, 2, 1, 0]
+
+
+@pytest.mark.parametrize("field", ["Key: \xff\xff", "Key: dGhlIHNhbXBsZSBub25jZQ\xff==", "Version: 13\xff"])
+async def test_a_handshake_of_stray_bytes(start_gateway: StartGateway, field: str) -> None:
+    """It is refused like every other that is malformed, and is no crash of ours."""
+    gateway = await start_gateway()
+    kept = {"Key": "dGhlIHNhbXBsZSBub25jZQ==", "Version": "13"}
+    name, _, value = field.partition(": ")
+    fields = "".join(f"Sec-WebSocket-{key}: {one}\r\n" for key, one in {**kept, name: value}.items())
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    upgrade = f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{fields}\r\n"
+    writer.write(upgrade.encode("latin-1"))
+    async with asyncio.timeout(10):
+        line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    assert line.split()[1] == b"400"
