@@ -17,9 +17,8 @@ from proofs.crew import Held, Journal
 from proofs.crowd import Asker, Crowd, End, Failure
 from proofs.drain import wrong_ends
 from proofs.faults import Case, Outcome, chosen, judged, parsed
-from proofs.guards import RED, code_of, copy_of_project, guards
 from proofs.fuzz import mutated
-from proofs.guards import RED, copy_of_project, guards, tested
+from proofs.guards import RED, code_of, copy_of_project, guards
 from proofs.kill import Grave, was_accepted
 from proofs.matrix import CREDENTIALS, expected, matrix
 from proofs.onlookers import MARKET_SHOWN, Onlooker
