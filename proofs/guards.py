@@ -37,10 +37,9 @@ class Guard(NamedTuple):
     without: str
     tests: tuple[str, ...]
 
-    @property
-    def is_there(self) -> bool:
+    def is_there(self, place: Path = ROOT) -> bool:
         """Whether the text stands exactly once where it is looked for."""
-        return (ROOT / self.file).read_text().count(self.text) == 1
+        return (place / self.file).read_text().count(self.text) == 1
 
 
 def guards() -> list[Guard]:
@@ -78,10 +77,11 @@ def code_of(place: Path, tests: tuple[str, ...]) -> int:
 
 def judge(guard: Guard, place: Path, verdict: Verdict) -> None:
     """Take `guard` away, look at its tests, and put it back."""
-    if not guard.is_there:
+    if not guard.is_there(place):
         verdict.add(guard.title, held=False, seen=f"its text does not stand exactly once in {guard.file}")
         return
-    file, whole = place / guard.file, (ROOT / guard.file).read_text()
+    file = place / guard.file
+    whole = file.read_text()
     try:
         file.write_text(whole.replace(guard.text, guard.without))
         code = code_of(place, guard.tests)

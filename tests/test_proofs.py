@@ -389,7 +389,7 @@ def test_what_crashed(tmp_path: Path) -> None:
 def test_every_guard_is_where_the_list_says() -> None:
     """Each stands exactly once in its file, is another one than all others, and has tests that exist."""
     listed = guards()
-    assert [guard.title for guard in listed if not guard.is_there] == []
+    assert [guard.title for guard in listed if not guard.is_there()] == []
     assert len({guard.title for guard in listed}) == len({(guard.file, guard.text, guard.without) for guard in listed})
     assert len({guard.title for guard in listed}) == len(listed) >= 25
     assert [test for guard in listed for test in guard.tests if not (ROOT / test).exists()] == []
