@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.processes import Gateway, asked
-from benchmarks.windows import resident_kb
+from benchmarks.windows import count_up, resident_kb
 from proofs.gauges import seconds_until
 from proofs.line import UPGRADE, Line
 from proofs.malformed import cases
@@ -45,7 +45,8 @@ ODD = (b"\x00", b"\xff", b"\r\n", b"\n", b" ", b":", b"%00", b"%ff", b"-1", b"1e
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; exits with code 2 where it is wrong."""
     parser = argparse.ArgumentParser(prog="fuzz.py", description="Mutated requests, handshakes and frames.")
-    parser.add_argument("--count", type=int, default=200_000, metavar="N", help="requests, and frames (%(default)s)")
+    parser.add_argument("--requests", type=int, default=200_000, metavar="N", help="default: %(default)s")
+    parser.add_argument("--frames", type=int, default=1_000_000, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all that is mutated (%(default)s)")
     parser.add_argument("--patience", type=float, default=1.0, metavar="N", help="times what is allowed (%(default)s)")
     return parser.parse_args(arguments)
@@ -89,7 +90,7 @@ class Fuzzer:
 
     def ask(self, count: int) -> None:
         """That many mutated requests, each over a connection of its own."""
-        for _ in range(count):
+        for _ in count_up("requests", range(count), count):
             with Line(self._port, wait_s=ANSWER_S) as line:
                 line.send(mutated(self._dice, self._dice.choice(self._requests)))
                 _listen(line)
@@ -97,7 +98,7 @@ class Fuzzer:
     def speak(self, count: int) -> None:
         """That many mutated messages and frames, some over each socket."""
         upgrade = f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n{UPGRADE}\r\n".encode()
-        for _ in range(0, count, FRAMES):
+        for _ in count_up("frames", range(0, count, FRAMES), count // FRAMES):
             with Line(self._port, wait_s=ANSWER_S) as line:
                 line.send(upgrade)
                 _listen(line)
@@ -119,12 +120,13 @@ def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> None:
     settings = {"GATEWAY_TOKENS": TOKEN, "LOG_LEVEL": "info"}
     with SimulatorProcess("--no-limits") as simulator, Gateway(simulator.url, folder / "log", settings=settings) as it:
         fuzzer = Fuzzer(it.port, options.seed)
-        fuzzer.ask(min(WARM_UP, options.count))
-        fuzzer.speak(min(WARM_UP, options.count))
+        fuzzer.ask(min(WARM_UP, options.requests))
+        fuzzer.speak(min(WARM_UP, options.frames))
         before_kb, began_at = resident_kb(it.pid), time.monotonic()
-        fuzzer.ask(options.count)
-        fuzzer.speak(options.count)
-        seen = f"{options.count} of each with seed {options.seed}, in {time.monotonic() - began_at:.0f} s"
+        fuzzer.ask(options.requests)
+        fuzzer.speak(options.frames)
+        counts = f"{options.requests} requests, {options.frames} messages and frames"
+        seen = f"{counts} with seed {options.seed}, in {time.monotonic() - began_at:.0f} s"
         alive = asked(f"{it.url}/livez") == {"status": "alive"}
         verdict.add("it answers after requests and frames", alive, seen)
         _left(verdict, it, before_kb + KEPT_KB * options.patience, before_kb)

@@ -92,7 +92,7 @@ async def test_who_may_read() -> None:
 @pytest.mark.timeout(180)
 async def test_mutated_bytes() -> None:
     """Whatever is sent, nothing crashes, and nothing is kept of it."""
-    output = await prove("proofs/fuzz.py", "--count", "1000", "--patience", "4")
+    output = await prove("proofs/fuzz.py", "--requests", "1000", "--frames", "1000", "--patience", "4")
     assert output.splitlines()[-1] == "4 passed, 0 failed", output
 
 
