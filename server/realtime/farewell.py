@@ -15,6 +15,7 @@ log = get_logger(__name__)
 
 CLOSE_S = 1.0
 FLUSH_LOOK_S = 0.02
+FIRST_UNDEFINED_CODE = 5000
 
 FAREWELL = web.ResponseKey("FAREWELL", asyncio.Task[None])
 CLOSE_CODE = web.ResponseKey("CLOSE_CODE", int)
@@ -25,14 +26,24 @@ def _nothing() -> None:
     """Nobody has to know."""
 
 
+def may_be_sent(code: int) -> bool:
+    """Whether a close frame may carry `code`, as far as aiohttp's reader does not look (RFC 6455, section 7.4)."""
+    return code != WSCloseCode.ABNORMAL_CLOSURE and code < FIRST_UNDEFINED_CODE
+
+
 class Socket(web.WebSocketResponse):
-    """aiohttp's WebSocket, which calls `before_close` before its close frame goes out, whoever wants that: we or it."""
+    """aiohttp's WebSocket, which calls `before_close` before its close frame goes out, whoever wants that: we or it.
+
+    A client's close with a code that it may not send is answered by 1002, which aiohttp does for most of these only.
+    """
 
     before_close: Callable[[], None] = staticmethod(_nothing)
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        """As in aiohttp."""
+        """As in aiohttp, but for codes that the client may not have sent."""
         self.before_close()
+        if self.close_code is not None and not may_be_sent(self.close_code):
+            code = WSCloseCode.PROTOCOL_ERROR
         return await super().close(code=code, message=message, drain=drain)
 
 

@@ -9,7 +9,7 @@ import struct
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
@@ -25,6 +25,16 @@ from tests.conftest import Exchange, Gateway
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 SMALL_BUFFER_BYTES = 2048
 HUB_JOBS = {"deliverer", "herald", "lookout", "pulse"}
+
+
+class Listening(Protocol):
+    """Where something listens: a test server's client, or an address."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int | None: ...
 
 
 class WorkerServer(TestServer):
@@ -74,7 +84,7 @@ class RawSocket:
 
     @classmethod
     async def connect(
-        cls, gateway: Gateway, path: str, *, headers: dict[str, str] | None = None, small: bool = False
+        cls, gateway: Listening, path: str, *, headers: dict[str, str] | None = None, small: bool = False
     ) -> "RawSocket":
         """Connect and upgrade; `small` keeps what the kernel buffers for a reader that stops to a few kilobytes."""
         self = await cls.ask(gateway, path, headers=headers, small=small)
@@ -87,7 +97,7 @@ class RawSocket:
 
     @classmethod
     async def ask(
-        cls, gateway: Gateway, path: str, *, headers: dict[str, str] | None = None, small: bool = False
+        cls, gateway: Listening, path: str, *, headers: dict[str, str] | None = None, small: bool = False
     ) -> "RawSocket":
         """Connect and send the handshake, without waiting for its answer."""
         loop = asyncio.get_running_loop()
@@ -175,7 +185,7 @@ class RawSocket:
 
 
 @contextlib.asynccontextmanager
-async def raw(gateway: Gateway, path: str, **options: Any) -> AsyncIterator[RawSocket]:
+async def raw(gateway: Listening, path: str, **options: Any) -> AsyncIterator[RawSocket]:
     """A RawSocket that is closed at the end, however it ends."""
     client = await RawSocket.connect(gateway, path, **options)
     try:
