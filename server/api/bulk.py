@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from ..errors import GatewayError, InvalidRequest, TooLate, outcome_of
+from ..errors import GatewayError, InvalidRequest, outcome_of
 from ..market.indicators import Query
 from ..models import Kind, Part, Topic
 from .answers import check_fresh, encoder, json_response
@@ -18,6 +18,7 @@ from .inquiry import read
 from .keys import RIGHTS, SETTINGS, SYMBOLS
 from .parameters import CATEGORIES, Parameters
 from .rest import USUAL_INTERVAL, category_of
+from .upload import uploaded
 
 routes = web.RouteTableDef()
 
@@ -49,7 +50,7 @@ class Parsed(NamedTuple):
 @routes.post("/indicators")
 async def bulk(request: web.Request) -> web.Response:
     """Up to 200 questions: their answers in the same order, each a body or an error."""
-    asked = _decoded(await _read(request))
+    asked = _decoded(await uploaded(request))
     max_age_s = _max_age_s(request, asked)
     every = await asyncio.gather(*(_parsed(request, question) for question in asked.questions))
     parts = await _parts(request, [one for one in every if isinstance(one, Parsed)], asked, max_age_s)
@@ -59,21 +60,6 @@ async def bulk(request: web.Request) -> web.Response:
     exchange = request.app[SETTINGS].exchange
     document = {"exchange": exchange, "answers": answers, "timestamp_ms": time.time_ns() // 1_000_000}
     return json_response(document, headers={"Cache-Control": "no-store"})
-
-
-async def _read(request: web.Request) -> bytes:
-    """The whole body. Raises TooLate, or InvalidRequest where it is not what its headers say."""
-    timeout_s = request.app[SETTINGS].server.body_timeout_s
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await request.read()
-    except TimeoutError:
-        # Also where chunks are malformed: aiohttp tells nobody who waits for them.
-        raise TooLate(f"the body was not whole within {timeout_s:g} s") from None
-    except ConnectionError as error:
-        raise InvalidRequest("body", "the connection was lost within the body") from error
-    except web.RequestPayloadError as error:
-        raise InvalidRequest("body", "the body is not encoded as its headers say") from error
 
 
 def _decoded(body: bytes) -> Bulk:

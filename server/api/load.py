@@ -21,7 +21,10 @@ EPOCH_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 class Load:
-    """Requests in progress, open sockets, whether the process is on its way out: of one process's life, its epoch."""
+    """Requests in progress, open sockets, whether the process is on its way out: of one process's life, its epoch.
+
+    Of the `requests` those `awaited` have their bodies still on their way.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class Load:
         self.worker, self.of = worker, of
         self.max_strangers = math.ceil(max_strangers / of)
         self.strangers = 0
-        self.requests = 0
+        self.requests = self.awaited = 0
         self.sockets: dict[web.WebSocketResponse, asyncio.Transport] = {}
         self.is_draining = False
         self.epoch = "".join(secrets.choice(EPOCH_ALPHABET) for _ in range(6))
@@ -53,12 +56,34 @@ class Load:
 
     def take_request(self) -> None:
         """Count one more request in progress. Raises Overloaded at the limit."""
-        if self.requests >= self.max_requests:
+        if self.requests - self.awaited >= self.max_requests:
+            raise self._overloaded()
+        self.requests += 1
+
+    @contextmanager
+    def awaiting(self) -> Iterator[None]:
+        """Meanwhile a request in progress awaits its body, and takes no place: who dawdles keeps nobody out.
+
+        Raises Overloaded where as many are awaited as may be in progress, and where no place is left afterwards.
+        """
+        if self.awaited >= self.max_requests:
             raise Overloaded(
-                f"{self.max_requests} requests are in progress, and {self._limit} allows no more",
+                f"{self.awaited} bodies are on their way, and {self._limit} allows no more",
                 retry_after_s=RETRY_AFTER_S,
             )
-        self.requests += 1
+        self.awaited += 1
+        try:
+            yield
+        finally:
+            self.awaited -= 1
+        if self.requests - self.awaited > self.max_requests:
+            raise self._overloaded()
+
+    def _overloaded(self) -> Overloaded:
+        return Overloaded(
+            f"{self.max_requests} requests are in progress, and {self._limit} allows no more",
+            retry_after_s=RETRY_AFTER_S,
+        )
 
     @property
     def _limit(self) -> str:
