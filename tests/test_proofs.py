@@ -153,6 +153,15 @@ async def test_readers_that_stop() -> None:
 
 @pytest.mark.timeout(180)
 @needs_compiler
+async def test_clients_that_take_their_time() -> None:
+    """Slow heads, bodies and readers keep nobody out, and nothing of them stays."""
+    short = ("--slow", "100", "--sockets", "20", "--seconds", "3", "--patience", "6")
+    output = await prove("proofs/patience.py", *short)
+    assert output.splitlines()[-1] == "7 passed, 0 failed", output
+
+
+@pytest.mark.timeout(180)
+@needs_compiler
 async def test_clients_that_come_and_go() -> None:
     """Whenever and however they leave, nothing of them stays."""
     output = await prove("proofs/churn.py", "--connections", "1500", "--patience", "6")
