@@ -57,6 +57,7 @@ class Whole(web.StreamResponse):
         self._fields["Date"] = _date(int(time.time()))
         fields = "".join([f"{name}: {value}\r\n" for name, value in self._fields.items()])
         transport.write(f"HTTP/1.1 200 OK\r\n{fields}\r\n".encode() + self._whole)
+        self._whole = b""  # else it is held twice for as long as a slow reader takes
         self._writer = request.writer
         return self._writer
 

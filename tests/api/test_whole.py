@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from server.api.keys import LOAD
+from server.api.whole import answered
 from tests.conftest import Gateway, StartGateway
 
 PRICE = "/price/BTCUSDT?max_age_ms=60000"
@@ -140,3 +142,25 @@ async def test_who_does_not_read_is_waited_for(start_gateway: StartGateway) -> N
             await other.answer()
         transports: Any = [connection.transport for connection in gateway.server.runner.server.connections]  # type: ignore[union-attr]
         assert max(transport.get_write_buffer_size() for transport in transports) < 4 * size
+
+
+async def test_what_waits_for_its_reader_is_held_once(aiohttp_client: Any) -> None:
+    """While an answer waits for somebody who does not read it, only the connection has it."""
+    gone = asyncio.Event()
+
+    class Body(bytes):
+        def __del__(self) -> None:
+            gone.set()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return answered(request, Body(b"x" * 20_000_000), {})
+
+    app = web.Application()
+    app.router.add_get("/", handler)
+    gateway = await aiohttp_client(app)
+    async with Line(gateway) as line:
+        line.ask("/")
+        async with asyncio.timeout(10):
+            await gone.wait()
+        (connection,) = gateway.server.runner.server.connections
+        assert connection.transport.get_write_buffer_size() > 0
