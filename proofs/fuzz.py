@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import struct
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -29,6 +31,8 @@ ANSWER_S = 0.02
 """How long an answer is waited for: half a request has none."""
 FRAMES = 8
 """How many are sent on one socket."""
+PIECE, AT_ONCE = 500, 8
+"""Requests or frames of one piece, which has dice of its own, and pieces at the same time."""
 BACK_S = 20.0
 KEPT_KB = 32 * 1024
 MESSAGES = (
@@ -83,27 +87,41 @@ def frame(dice: random.Random, message: bytes) -> bytes:
 
 
 class Fuzzer:
-    """Sends mutated bytes to a gateway, always the same for a seed."""
+    """Sends mutated bytes to a gateway, always the same for a seed: in pieces, several at the same time."""
 
     def __init__(self, port: int, seed: int) -> None:
-        self._port, self._dice, self._requests = port, random.Random(seed), requests()
+        self._port, self._seed, self._requests = port, seed, requests()
+        self._pieces = itertools.count()
 
     def ask(self, count: int) -> None:
         """That many mutated requests, each over a connection of its own."""
-        for _ in count_up("requests", range(count), count):
-            with Line(self._port, wait_s=ANSWER_S) as line:
-                line.send(mutated(self._dice, self._dice.choice(self._requests)))
-                _listen(line)
+        self._all("requests", self._ask, count)
 
     def speak(self, count: int) -> None:
         """That many mutated messages and frames, some over each socket."""
+        self._all("frames", self._speak, count)
+
+    def _all(self, what: str, work: Callable[[random.Random, int], None], count: int) -> None:
+        dice = [random.Random(f"{self._seed} {next(self._pieces)}") for _ in range(-(-count // PIECE))]
+        with ThreadPoolExecutor(AT_ONCE) as lanes:
+            done = lanes.map(lambda each: work(each, min(PIECE, count)), dice)
+            for _ in count_up(what, done, len(dice)):
+                pass
+
+    def _ask(self, dice: random.Random, count: int) -> None:
+        for _ in range(count):
+            with Line(self._port, wait_s=ANSWER_S) as line:
+                line.send(mutated(dice, dice.choice(self._requests)))
+                _listen(line)
+
+    def _speak(self, dice: random.Random, count: int) -> None:
         upgrade = f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n{UPGRADE}\r\n".encode()
-        for _ in count_up("frames", range(0, count, FRAMES), count // FRAMES):
+        for _ in range(0, count, FRAMES):
             with Line(self._port, wait_s=ANSWER_S) as line:
                 line.send(upgrade)
                 _listen(line)
                 for _ in range(FRAMES):
-                    line.send(frame(self._dice, mutated(self._dice, self._dice.choice(MESSAGES).encode())))
+                    line.send(frame(dice, mutated(dice, dice.choice(MESSAGES).encode())))
                 _listen(line)
 
 
