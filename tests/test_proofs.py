@@ -7,6 +7,7 @@ import random
 import shutil
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,13 @@ async def test_clients_that_take_their_time() -> None:
     # Of sixty snapshots a single late one is too many; on a busy machine there is one.
     output = await prove("proofs/patience.py", *short, but_for="as many of the snapshots")
     assert output.splitlines()[-1] in ("7 passed, 0 failed", "6 passed, 1 failed"), output
+
+
+@pytest.mark.skipif(find_spec("kosoku") is None, reason="kosoku runs the cases, and is not installed")
+async def test_autobahn() -> None:
+    """The Autobahn test suite finds nothing but what is documented."""
+    output = await prove("proofs/autobahn.py")
+    assert output.splitlines()[-1] == "11 passed, 0 failed", output
 
 
 @pytest.mark.timeout(180)
