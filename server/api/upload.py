@@ -26,10 +26,9 @@ async def uploaded(request: web.Request) -> bytes:
 
 
 async def _read(request: web.Request) -> bytes:
-    # From None: a traceback would hold the request in a cycle, which waits for the next full garbage collection.
     try:
         return await request.read()
-    except ConnectionError:
-        raise InvalidRequest("body", "the connection was lost within the body") from None
-    except web.RequestPayloadError:
-        raise InvalidRequest("body", "the body is not encoded as its headers say") from None
+    except ConnectionError as error:
+        raise InvalidRequest("body", "the connection was lost within the body") from error
+    except web.RequestPayloadError as error:
+        raise InvalidRequest("body", "the body is not encoded as its headers say") from error
