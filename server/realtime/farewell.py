@@ -40,10 +40,12 @@ class Socket(web.WebSocketResponse):
     before_close: Callable[[], None] = staticmethod(_nothing)
 
     async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        """As in aiohttp, but for codes that the client may not have sent."""
+        """As in aiohttp, but for codes that the client may not have sent; what is refused keeps its code."""
         self.before_close()
         if self.close_code is not None and not may_be_sent(self.close_code):
             code = WSCloseCode.PROTOCOL_ERROR
+        if code != WSCloseCode.OK and not self.closed:
+            self.setdefault(CLOSE_CODE, int(code))  # else aiohttp's own refusals would count as lost connections
         return await super().close(code=code, message=message, drain=drain)
 
 

@@ -7,6 +7,7 @@ import zlib
 from typing import Any, NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 from yarl import URL
 
 from server.app import create_app
@@ -18,6 +19,7 @@ from .conversations import (
     CATEGORIES,
     CLOSE,
     LIMIT_BYTES,
+    PING,
     PONG,
     TEXT,
     Case,
@@ -158,3 +160,27 @@ async def test_no_extension_is_taken(gateway: Gateway, offer: str, route: str) -
         text = deflated.compress(asking("deflated")) + deflated.flush(zlib.Z_SYNC_FLUSH)
         await client.write(frame(TEXT, text.removesuffix(b"\0\0\xff\xff"), reserved=0b100))
         assert await client.close_code() == 1002
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(PING, reserved=1), 1002),
+        (frame(CLOSE, b"\x03\xee"), 1002),
+        (frame(TEXT, b"\xff"), 1007),
+        (frame(TEXT, b"*" * (LIMIT_BYTES + 1)), 1009),
+        (frame(CLOSE, b"\x03\xe8"), 1000),
+        (frame(CLOSE, b"\x0f\xa0"), 4000),
+    ],
+    ids=["reserved", "close of 1006", "no UTF-8", "too long", "close of 1000", "close of 4000"],
+)
+async def test_the_log_has_the_code(gateway: Gateway, sent: bytes, code: int, route: str) -> None:
+    """What ended a socket is in the log: our code where we refused it, else the client's."""
+    with capture_logs() as logs:
+        async with raw(gateway, route) as client:
+            with contextlib.suppress(ConnectionError):
+                await client.write(sent)
+            await client.rest()
+        await settled(gateway)
+    assert [line["code"] for line in logs if line["event"] == "connection_ended"] == [code]
