@@ -26,6 +26,7 @@ from benchmarks.windows import resident_kb
 from proofs.crew import Journal, connections_to, descriptors_of, threads_of
 from proofs.crowd import SYMBOLS, Asker, Crowd, Reader
 from proofs.verdict import Verdict, proved
+from server.api.aside import THREADS as COMPUTING
 from server.bybit.client import THREADS
 from server.simulator.child import SimulatorProcess
 
@@ -55,8 +56,11 @@ STREAM_FAULTS: tuple[dict[str, object], ...] = (
 QUIET_S = 2.0
 """For how long the counts have to stay before they are taken as those of a gateway at rest."""
 REST_S = 30.0
-MOST_THREADS = sum(THREADS.values()) + 3 + (os.cpu_count() or 1) - 1
-"""All that the pools may start, the loop, the log and libuv's, and numpy's: one a processor, the loop's apart."""
+MOST_THREADS = sum(THREADS.values()) + COMPUTING + 4 + (os.cpu_count() or 1) - 1
+"""All that the pools may start, those that compute, the loop, the log, the watchdog and libuv's, and numpy's: one a
+processor, the loop's apart."""
+CANDLES = {"GATEWAY__INDICATORS__MAX_CANDLE_BYTES": str(int(16 * MB))}
+"""So little that it is full when the warm-up ends: what is let go and fetched anew counts, not what is filled."""
 NORMAL_975 = 1.959964
 EACH = [
     functools.partial(str, path)
@@ -294,7 +298,7 @@ async def run(options: argparse.Namespace, folder: Path, verdict: Verdict) -> No
     log = folder / "gateway.log"
     with SimulatorProcess("--control", "--no-limits") as simulator:
         streams = {"BYBIT_STREAM_URL": simulator.url.replace("http", "ws", 1)}
-        gateway = Gateway(simulator.url, log, settings=streams)
+        gateway = Gateway(simulator.url, log, settings=CANDLES | streams)
         await asyncio.to_thread(gateway.__enter__)
         try:
             soak, journal = Soak(gateway, simulator.url, options), Journal(log)
