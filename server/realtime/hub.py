@@ -27,8 +27,6 @@ T = TypeVar("T")
 
 SLICE = 50
 """Sockets served before the loop has its turn: what keeps REST fast while thousands are written to."""
-WOKEN = 10
-"""Sessions woken before the loop has its turn: each has a task of its own that looks and tells."""
 COUNTED = 250
 """Sockets asked for what they were sent before the loop has its turn."""
 ENCODED = 20
@@ -357,7 +355,7 @@ class Hub:
             topics, self._news = self._news, {}
             for topic in topics:
                 for channel in [*self._watching.get(topic, ())]:
-                    await in_slices(self._members.get(channel, ()), Subscription.wake, WOKEN)
+                    await in_slices(self._members.get(channel, ()), Subscription.wake)
 
 
 async def _begin(session: Session, subscriptions: list[Subscription]) -> None:
@@ -399,9 +397,9 @@ async def add(frame: Frame, subscriptions: Iterable[Subscription], waiting: dict
                 waiting[subscription.outbox] = None
 
 
-async def in_slices(every: Iterable[T], act: Callable[[T], object], size: int = SLICE) -> None:
+async def in_slices(every: Iterable[T], act: Callable[[T], object]) -> None:
     """`act` on each of them as they are now, giving the loop its turn between slices."""
     for number, one in enumerate(list(every), 1):
         act(one)
-        if number % size == 0:
+        if number % SLICE == 0:
             await asyncio.sleep(0)
