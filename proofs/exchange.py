@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
 from typing import Any
 
@@ -65,6 +67,21 @@ class Exchange:
             body = {"symbol": HELD, "side": side, "size": size}
             done = await self._control("PUT", "trade", body)
             self.twin.trade(HELD, side, size, done["time"])
+
+    async def hold(self, seconds: float) -> None:
+        """Return once HELD is open and stays so for that long: by itself the account closes it for minutes."""
+        while True:
+            now_ms = time.time_ns() // 1_000_000
+            open_at = [self._is_open(now_ms + 1000 * second) for second in range(math.ceil(seconds) + 1)]
+            if all(open_at):
+                return
+            if open_at[0]:
+                await asyncio.sleep(1.0)  # it closes soon, and is opened anew afterwards
+            else:
+                await self.trade("Buy", "0.1")
+
+    def _is_open(self, at_ms: int) -> bool:
+        return self.twin.at(Piece("position", HELD), at_ms) != ()
 
     async def connections(self) -> int:
         """How many lines have been opened so far."""

@@ -160,6 +160,7 @@ class Proof:
             took_s is not None,
             _seconds(took_s),
         )
+        await self._exchange.hold(SETTLE_S + self._options.hold + 1.0)
         await asyncio.sleep(SETTLE_S)
         began_at = time.monotonic()
         await self._exchange.forget_calls()
