@@ -241,7 +241,7 @@ def judged(outcome: Outcome, calm_ms: float, patience: float) -> list[str]:
 @contextlib.asynccontextmanager
 async def prepared(folder: Path, program: Path | None) -> AsyncIterator[Proof]:
     """Simulator, proxy, gateway and witnesses, for as long as an `async with` block."""
-    names, log, truth = folder / "names", folder / "gateway.log", Truth()
+    names, log, truth = folder / "names", folder / "gateway.log", Truth(SYMBOLS)
     names.write_text(f"{NAME} 127.0.0.1\n")
     with SimulatorProcess("--no-limits") as simulator:
         async with Proxy(simulator.url, _tls("known.pem"), _tls("unknown.pem"), truth.remember) as proxy:

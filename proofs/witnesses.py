@@ -23,9 +23,13 @@ Value = Any
 
 
 class Truth:
-    """What the exchange said and when: the only values that may be shown, and how young they may claim to be."""
+    """What the exchange said and when: the only values that may be shown, and how young they may claim to be.
 
-    def __init__(self) -> None:
+    `symbols` are those whose positions are looked at: what a listing leaves out of them is not open.
+    """
+
+    def __init__(self, symbols: Iterable[str]) -> None:
+        self._symbols = frozenset(symbols)
         self._said: dict[tuple[str, str], deque[tuple[float, Value]]] = {}
 
     def remember(self, endpoint: str, query: dict[str, str], asked_at: float, result: Any) -> None:
@@ -47,7 +51,7 @@ class Truth:
         """The symbols of which an answer says what is open: a listing of a coin says so of all that settle in it."""
         if "symbol" in query:
             return {query["symbol"]}
-        known = {name for part, name in self._said if part == "position" and name.endswith(query["settleCoin"])}
+        known = {symbol for symbol in self._symbols if symbol.endswith(query["settleCoin"])}
         return known | {row["symbol"] for row in result["list"]}
 
     def _note(self, part: str, name: str, asked_at: float, value: Value) -> None:

@@ -213,12 +213,15 @@ def test_what_fails(changes: dict[str, Any], says: str) -> None:
 
 def test_the_truth() -> None:
     """Only what was said may be shown, and only as young as it is."""
-    truth = Truth()
+    truth = Truth(("BTCUSDT", "ETHUSDT"))
     truth.remember("tickers", {}, 100.0, SAID)
     assert truth.objection("price", "BTCUSDT", SHOWN, 100.0) is None
     assert "never said" in str(truth.objection("price", "ETHUSDT", SHOWN, 100.0))
     assert "never said" in str(truth.objection("price", "BTCUSDT", ("6", *SHOWN[1:]), 100.0))
     assert "older than claimed" in str(truth.objection("price", "BTCUSDT", SHOWN, 101.0))
+    assert "never said" in str(truth.objection("position", "BTCUSDT", (), 100.0))
+    truth.remember("position", {"settleCoin": "USDT"}, 100.0, {"list": []})
+    assert truth.objection("position", "BTCUSDT", (), 100.0) is None
 
 
 @pytest.mark.timeout(180)
