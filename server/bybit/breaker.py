@@ -33,10 +33,10 @@ TRANSIENT = (ExchangeBusy, ExchangeTimeout, ExchangeUnreachable, BadAnswer, Cloc
 
 
 class Opened(NamedTuple):
-    """Why a scope is silent, and until when."""
+    """Why a scope is silent, from when on an answer would prove the contrary, and until when it is silent."""
 
     error: ExchangeError
-    at: float
+    since: float
     until: float
 
 
@@ -69,16 +69,20 @@ class Breaker:
         if self._opened is not None:
             self._probing_until = now + self._probe_s
 
-    def open(self, error: ExchangeError, now: float, pause_s: float) -> None:
-        """Be silent for `pause_s` because of `error`; a longer silence is not shortened."""
+    def open(self, error: ExchangeError, now: float, pause_s: float, *, since: float) -> None:
+        """Be silent for `pause_s` because of `error`, which held from `since` on; a longer silence is not shortened."""
         self.failures += 1
         self._probing_until = float("-inf")
-        if self._opened is None or now + pause_s > self._opened.until:
-            self._opened = Opened(error, now, now + pause_s)
+        until, opened = now + pause_s, self._opened
+        if opened is not None:
+            since = max(since, opened.since)
+            if opened.until >= until:
+                error, until = opened.error, opened.until
+        self._opened = Opened(error, since, until)
 
     def close(self, asked_at: float) -> None:
-        """Let everything through, as a call of `asked_at` was answered; one from before the silence proves nothing."""
-        if self._opened is None or asked_at >= self._opened.at:
+        """Let everything through, as a call of `asked_at` was answered; one from before the trouble proves nothing."""
+        if self._opened is None or asked_at >= self._opened.since:
             self._opened = None
             self._probing_until = float("-inf")
             self.failures = 0
@@ -102,7 +106,9 @@ class Breakers:
     | RateExceeded (10006) | endpoint | until the reset that the answer names, else a growing pause |
     | transient ones, from the third in a row | endpoint | a growing pause with jitter, at most three seconds |
 
-    Everything else says something about one question only, and its feed pauses by itself.
+    Everything else says something about one question only, and its feed pauses by itself. A transient failure speaks of
+    the moment when its call was made, and not of when it ran out of time: it says nothing against an endpoint that
+    has answered a later call, whichever of the two comes back first.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class Breakers:
         self._key_retry_s = key_retry_s
         self._jitter = jitter
         self._in_a_row = dict.fromkeys(endpoints, 0)
+        self._answered_at = dict.fromkeys(self._in_a_row, float("-inf"))
         self.scopes = {name: Breaker(probe_s=probe_s) for name in (ADDRESS, ACCOUNT, *self._in_a_row)}
 
     def _of(self, endpoint: str) -> list[Breaker]:
@@ -141,6 +148,7 @@ class Breakers:
     def succeeded(self, endpoint: str, asked_at: float) -> None:
         """A call of `endpoint`, made at `asked_at`, was answered: nothing that it passed is broken."""
         self._in_a_row[endpoint] = 0
+        self._answered_at[endpoint] = max(asked_at, self._answered_at[endpoint])
         for breaker in self._of(endpoint):
             breaker.close(asked_at)
 
@@ -148,18 +156,18 @@ class Breakers:
         """A call of `endpoint`, made at `asked_at`, failed: open the scope that its error speaks of."""
         own = self.scopes[endpoint]
         if isinstance(error, AddressBanned):
-            self.scopes[ADDRESS].open(error, now, self._ban_s)
+            self.scopes[ADDRESS].open(error, now, self._ban_s, since=now)
         elif isinstance(error, CredentialsRefused):
             for breaker in self._of(endpoint)[1:]:
-                breaker.open(error, now, self._key_retry_s)
+                breaker.open(error, now, self._key_retry_s, since=now)
         elif isinstance(error, RateExceeded):
-            own.open(error, now, error.retry_after_s or self._pause_s(own, RATE_S))
-        elif isinstance(error, TRANSIENT):
+            own.open(error, now, error.retry_after_s or self._pause_s(own, RATE_S), since=now)
+        elif not isinstance(error, TRANSIENT):
+            self.succeeded(endpoint, asked_at)  # a refusal of this one question is an answer
+        elif asked_at >= self._answered_at[endpoint]:
             self._in_a_row[endpoint] += 1
             if self._in_a_row[endpoint] >= TOLERATED:
-                own.open(error, now, self._pause_s(own, FIRST_PAUSE_S))
-        else:
-            self.succeeded(endpoint, asked_at)  # a refusal of this one question is an answer
+                own.open(error, now, self._pause_s(own, FIRST_PAUSE_S), since=asked_at)
 
     def _pause_s(self, breaker: Breaker, first_s: float) -> float:
         return min(LAST_PAUSE_S, first_s * 2.0 ** min(breaker.failures, 10)) * self._jitter()

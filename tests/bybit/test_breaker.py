@@ -108,15 +108,39 @@ def test_rate_limit_waits_for_the_reset_it_names() -> None:
 def test_transient_failures_pause_after_the_third(error: ExchangeError) -> None:
     """Two accidents pass, the third in a row pauses the endpoint; a success in between starts the count anew."""
     guard = breakers()
-    for _ in range(2):
+    for now in (1.0, 2.0):
         for _ in range(TOLERATED - 1):
-            guard.failed("tickers", error, 0.0, 0.0)
-        assert "tickers" in admitted(guard, 0.0)
-        guard.succeeded("tickers", BAN_S)
+            guard.failed("tickers", error, now, now)
+        assert "tickers" in admitted(guard, now)
+        guard.succeeded("tickers", now + 0.5)
     for _ in range(TOLERATED):
-        guard.failed("tickers", error, 0.0, 0.0)
-    assert admitted(guard, 0.1) == {"position", "wallet", "kline"}
-    assert "tickers" in admitted(guard, LAST_PAUSE_S)
+        guard.failed("tickers", error, 3.0, 3.0)
+    assert admitted(guard, 3.1) == {"position", "wallet", "kline"}
+    assert "tickers" in admitted(guard, 3.0 + LAST_PAUSE_S)
+
+
+def test_answer_to_a_later_question_ends_a_pause() -> None:
+    """Calls that hang run out one after the other: whatever was asked after them and answered shows that it is over."""
+    guard = breakers()
+    for asked_at in (1.0, 1.5, 2.0):
+        guard.failed("tickers", ExchangeTimeout("t"), asked_at + 2.0, asked_at)
+    assert "tickers" not in admitted(guard, 4.1)
+    guard.succeeded("tickers", 1.9)
+    assert "tickers" not in admitted(guard, 4.1)
+    guard.succeeded("tickers", 3.0)
+    assert "tickers" in admitted(guard, 4.1)
+
+
+def test_late_failures_of_what_is_over() -> None:
+    """Calls that hung in a trouble and run out after its end do not pause what answers again."""
+    guard = breakers()
+    guard.succeeded("tickers", 3.0)
+    for asked_at in (1.0, 1.5, 2.0, 2.5):
+        guard.failed("tickers", ExchangeTimeout("t"), asked_at + 2.0, asked_at)
+    assert "tickers" in admitted(guard, 4.6)
+    for asked_at in (3.0, 3.1, 3.2):
+        guard.failed("tickers", ExchangeTimeout("t"), asked_at + 2.0, asked_at)
+    assert "tickers" not in admitted(guard, 5.3)
 
 
 def test_refusal_of_one_question_is_an_answer() -> None:
