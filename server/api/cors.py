@@ -4,9 +4,9 @@ from aiohttp import hdrs, web
 
 from .keys import ACCESS
 
-METHODS = "GET, HEAD"
-REQUEST_HEADERS = "Authorization, If-None-Match, X-Request-ID"
-SHOWN_HEADERS = "ETag, Retry-After, X-Request-ID"
+METHODS = "GET, HEAD, POST"
+REQUEST_HEADERS = "Authorization, Content-Type, If-None-Match, X-Request-ID"
+SHOWN_HEADERS = "ETag, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
 REMEMBERED_S = 600
 
 

@@ -22,8 +22,8 @@ async def test_a_preflight_of_a_listed_page_is_answered(start_gateway: StartGate
     async with gateway.options("/balance", headers=ASK | {"Origin": READER}) as response:
         assert response.status == 204
         assert response.headers["Access-Control-Allow-Origin"] == READER
-        assert response.headers["Access-Control-Allow-Methods"] == "GET, HEAD"
-        assert "Authorization" in response.headers["Access-Control-Allow-Headers"]
+        assert response.headers["Access-Control-Allow-Methods"] == "GET, HEAD, POST"
+        assert {"Authorization", "Content-Type"} <= set(response.headers["Access-Control-Allow-Headers"].split(", "))
         assert response.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Credentials" not in response.headers
         assert "*" not in str(response.headers)
@@ -63,6 +63,19 @@ async def test_a_listed_page_reads_every_answer(start_gateway: StartGateway, pat
     async with gateway.get("/balance", headers={"Origin": READER}) as response:
         assert response.status == 401
         assert response.headers["Access-Control-Allow-Origin"] == READER
+
+
+async def test_a_listed_page_asks_many_questions(start_gateway: StartGateway) -> None:
+    """POST /indicators is answered to it too, and it may read what its rate is."""
+    gateway = await start_gateway(auth=AUTH)
+    questions = {"questions": [{"symbol": "BTCUSDT", "interval": "1", "names": "rsi:14"}]}
+    async with gateway.post("/indicators", json=questions, headers=RIGHT | {"Origin": READER}) as response:
+        assert response.status == 200
+        assert response.headers["Access-Control-Allow-Origin"] == READER
+        shown = set(response.headers["Access-Control-Expose-Headers"].split(", "))
+        assert {"RateLimit", "RateLimit-Policy"} <= shown
+    async with gateway.post("/indicators", json=questions, headers={"Origin": READER}) as response:
+        assert response.status == 401
 
 
 async def test_without_the_setting_there_is_no_cors(start_gateway: StartGateway) -> None:
