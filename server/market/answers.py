@@ -42,7 +42,7 @@ class Answering:
         """`aside` computes in a thread."""
         self.feeds = feeds
         self.history = history
-        self.tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._aside = aside
         self._max_names = max_names
         self._max_candles = max_candles
@@ -61,8 +61,8 @@ class Answering:
     def start(self, work: Coroutine[Any, Any, None], name: str) -> "asyncio.Task[None]":
         """Run `work`, until `close` at the latest."""
         task = asyncio.create_task(work, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     def enqueue(self, answers: "Answers") -> None:
@@ -83,7 +83,7 @@ class Answering:
 
     async def close(self) -> None:
         """Cancel what is under way and wait for its end."""
-        tasks = [*self.tasks]
+        tasks = [*self._tasks]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
