@@ -12,7 +12,8 @@ from decimal import Decimal, localcontext
 from itertools import pairwise
 from typing import TypeVar
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
+from msgspec.structs import replace
 
 from ..errors import BadAnswer
 from ..models import (
@@ -86,6 +87,20 @@ def ticker_of(row: wire.Ticker) -> Ticker:
         funding_rate=decimal(row.fundingRate, "fundingRate"),
         next_funding_time_ms=_milliseconds(row.nextFundingTime, "nextFundingTime"),
     )
+
+
+TICKER_FIELDS = dict(zip(wire.Ticker.__struct_fields__[1:], Ticker.__struct_fields__, strict=True))
+"""Our name of each field of a ticker, by Bybit's; they come in the same order."""
+_READ = {"lastPrice": _required, "nextFundingTime": _milliseconds}
+
+
+def ticker_with(ticker: Ticker, delta: wire.TickerDelta) -> Ticker:
+    """`ticker` with what `delta` changes. Raises BadAnswer as above."""
+    changes: dict[str, object] = {}
+    for name, ours in TICKER_FIELDS.items():
+        if (value := getattr(delta, name)) is not UNSET:
+            changes[ours] = _READ.get(name, decimal)(value, name)
+    return replace(ticker, **changes)
 
 
 def parse_ticker(raw: bytes | Raw, symbol: str) -> Ticker:

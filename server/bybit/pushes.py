@@ -13,17 +13,15 @@ from typing import Any, ClassVar
 from msgspec import UNSET, Raw
 
 from ..errors import BadAnswer
-from ..models import CandlePush, CandleRow, Kind, PositionRow, Topic
+from ..models import CandlePush, CandleRow, Kind, PositionRow, Ticker, Topic
 from . import wire
-from .parsing import decimal, distinct, position_row_of, ticker_of, wallet_of
+from .parsing import decimal, distinct, position_row_of, ticker_of, ticker_with, wallet_of
 from .wire import StreamMessage, decode
 
 FIRST_S = 5.0
 """How long the first push of a ticker or candle may take after the subscription was confirmed."""
 
 Values = Iterable[tuple[Topic, Any]]
-
-TICKER_FIELDS = tuple(name for name in wire.TickerDelta.__struct_fields__ if name != "symbol")
 
 
 class Disorder(Exception):
@@ -75,47 +73,42 @@ class TickerChannel(Channel):
     def __init__(self, topic: Topic) -> None:
         super().__init__(f"tickers.{topic.symbol}")
         self._topic = topic
-        self._row: wire.Ticker | None = None
+        self._ticker: Ticker | None = None
         self._cs = self._ts = 0
 
     def restart(self) -> None:
         super().restart()
-        self._row = None
+        self._ticker = None
         self._cs = self._ts = 0
 
     def take(self, message: StreamMessage) -> Values:
         """The whole ticker after `message`."""
         if message.type == "snapshot":
-            row = self._replaced(message)
+            ticker = self._replaced(message)
         elif message.type == "delta":
-            row = self._merged(message)
+            ticker = self._merged(message)
         else:
             raise BadAnswer("the exchange's ticker is neither a snapshot nor a delta")
-        if row.symbol != self._topic.symbol:
-            raise BadAnswer("the exchange's ticker is another symbol's")
-        ticker = ticker_of(row)
-        self._row, self._cs, self._ts = row, message.cs, message.ts
+        self._ticker, self._cs, self._ts = ticker, message.cs, message.ts
         return ((self._topic, ticker),)
 
-    def _replaced(self, message: StreamMessage) -> wire.Ticker:
+    def _replaced(self, message: StreamMessage) -> Ticker:
         if message.cs < self._cs or (not message.cs and message.ts < self._ts):
             raise Disorder("a snapshot from before what is known")
-        return decode(message.data, wire.Ticker)
+        row = decode(message.data, wire.Ticker)
+        if row.symbol != self._topic.symbol:
+            raise BadAnswer("the exchange's ticker is another symbol's")
+        return ticker_of(row)
 
-    def _merged(self, message: StreamMessage) -> wire.Ticker:
-        """The row with what `message` changes; one that turns out to be bad ends the line, and the row with it."""
-        row = self._row
+    def _merged(self, message: StreamMessage) -> Ticker:
         delta = decode(message.data, wire.TickerDelta)
-        if row is None:
+        if self._ticker is None:
             raise Disorder("a delta without a snapshot")
         if not self._follows(message):
             raise Disorder("a delta that repeats or goes back")
-        if delta.symbol is not UNSET and delta.symbol != row.symbol:
+        if delta.symbol is not UNSET and delta.symbol != self._topic.symbol:
             raise BadAnswer("the exchange's delta is another symbol's")
-        for name in TICKER_FIELDS:
-            if (value := getattr(delta, name)) is not UNSET:
-                setattr(row, name, value)
-        return row
+        return ticker_with(self._ticker, delta)
 
     def _follows(self, message: StreamMessage) -> bool:
         return (message.cs, message.ts) >= (self._cs, self._ts)

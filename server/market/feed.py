@@ -25,6 +25,8 @@ MAX_FLIGHTS = 3
 RECONCILE_S = 3.0
 QUIET_S = 3.0
 """How long a stream is taken to be alive after its last sign of that: its own watch finds it dead before."""
+PARTIAL = (tuple, Wallet, CandlePush)
+"""What a push may say a part of only."""
 STABLE_COINS = frozenset(("USD", "USDT", "USDC", "USDE", "USDB", "FDUSD", "DAI"))
 """Coins whose worth in USD does not move with the market."""
 
@@ -260,7 +262,7 @@ class Feed:
 
 def _is_complete(value: object) -> bool:
     """Whether a push with this value leaves nothing of its topic unsaid."""
-    return not isinstance(value, tuple | Wallet | CandlePush)
+    return not isinstance(value, PARTIAL)
 
 
 def _moves(value: object) -> bool:
