@@ -5,8 +5,7 @@ import ipaddress
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from ..errors import Quota, RateLimited, TooManyConnections
 from ..settings import Settings
@@ -83,20 +82,19 @@ class Visitors:
             )
         visit.left -= 1
 
-    @contextmanager
-    def socket(self, address: str) -> Iterator[None]:
-        """Count one more socket inside. Raises TooManyConnections at the limit."""
-        visit = self._visit(address)
-        if visit is None:
-            yield
-            return
+    def take_socket(self, address: str) -> Visit | None:
+        """Count one more socket, until `give_socket` has what this gives. Raises TooManyConnections at the limit."""
+        if (visit := self._visit(address)) is None:
+            return None
         if 0 < self._max_sockets <= visit.sockets:
             detail = f"this address has {visit.sockets} sockets and may have no more (websocket.max_per_address)"
             raise TooManyConnections(detail, retry_after_s=RETURN_S)
         visit.sockets += 1
-        try:
-            yield
-        finally:
+        return visit
+
+    def give_socket(self, visit: Visit | None) -> None:
+        """One fewer."""
+        if visit is not None:
             visit.sockets -= 1
 
     def take_token(self, digest: bytes) -> None:

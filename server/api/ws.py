@@ -59,7 +59,8 @@ async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamRe
     try:
         load.take_socket(ws, transport)
         try:
-            with visitors.socket(client_address(request)):
+            visit = visitors.take_socket(client_address(request))
+            try:
                 rights = request[RIGHTS] = await _authenticated(request, ws, transport)
                 visitors.take_token(rights.digest)
                 try:
@@ -67,6 +68,8 @@ async def _socket(request: web.Request, session_of: MakeSession) -> web.StreamRe
                     await _serve(request, session)
                 finally:
                     visitors.give_token((rights if session is None else session.rights).digest)
+            finally:
+                visitors.give_socket(visit)
         finally:
             del load.sockets[ws]
     except GatewayError as error:

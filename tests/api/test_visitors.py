@@ -114,11 +114,17 @@ def test_wrong_tokens(failures: int) -> None:
 def test_sockets_come_and_go() -> None:
     """One more than allowed is refused, and admitted again after another has gone."""
     visitors = visitors_of(Clock(), websocket={"max_per_address": 2, "max_per_token": 1})
-    with visitors.socket(AWAY):
-        with visitors.socket(AWAY), pytest.raises(TooManyConnections), visitors.socket(AWAY):
-            raise AssertionError
-        with visitors.socket(AWAY), visitors.socket(ELSEWHERE):
-            pass
+    first, second = visitors.take_socket(AWAY), visitors.take_socket(AWAY)
+    assert first is second is not None
+    with pytest.raises(TooManyConnections):
+        visitors.take_socket(AWAY)
+    visitors.give_socket(second)
+    visitors.take_socket(AWAY)
+    visitors.take_socket(ELSEWHERE)
+    with pytest.raises(TooManyConnections):
+        visitors.take_socket(AWAY)
+    for _ in range(3):
+        visitors.give_socket(visitors.take_socket("127.0.0.1"))
     visitors.take_token(b"one")
     visitors.take_token(b"two")
     with pytest.raises(TooManyConnections):
@@ -142,8 +148,8 @@ def test_nought_is_no_limit() -> None:
         visitors.count_failure(AWAY)
         visitors.check_failures(AWAY)
         visitors.take_token(b"one")
-    with visitors.socket(AWAY), visitors.socket(AWAY):
-        pass
+    for _ in range(3):
+        visitors.take_socket(AWAY)
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,20 +157,20 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 100)
     clock = Clock()
     visitors = visitors_of(clock, websocket={"max_per_address": 1}, auth={"max_failures": 1})
-    with visitors.socket(AWAY):
-        visitors.take_request("198.51.100.1")
-        clock.now += 30
-        visitors.count_failure(ELSEWHERE)
-        for number in range(90):
-            visitors.take_request(f"10.0.0.{number}")
-        clock.now += 30
-        for number in range(90):
-            visitors.take_request(f"10.0.1.{number}")
-        assert len(visitors) <= 100
-        with pytest.raises(RateLimited):
-            visitors.check_failures(ELSEWHERE)
-        for number in range(10_000):
-            visitors.take_request(f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")
-            assert len(visitors) <= 101
-        with pytest.raises(TooManyConnections), visitors.socket(AWAY):
-            raise AssertionError
+    visitors.take_socket(AWAY)
+    visitors.take_request("198.51.100.1")
+    clock.now += 30
+    visitors.count_failure(ELSEWHERE)
+    for number in range(90):
+        visitors.take_request(f"10.0.0.{number}")
+    clock.now += 30
+    for number in range(90):
+        visitors.take_request(f"10.0.1.{number}")
+    assert len(visitors) <= 100
+    with pytest.raises(RateLimited):
+        visitors.check_failures(ELSEWHERE)
+    for number in range(10_000):
+        visitors.take_request(f"10.{number // 65536}.{number // 256 % 256}.{number % 256}")
+        assert len(visitors) <= 101
+    with pytest.raises(TooManyConnections):
+        visitors.take_socket(AWAY)
