@@ -57,6 +57,18 @@ class State(NamedTuple):
     stale: tuple[str, ...]
 
 
+class Look(NamedTuple):
+    """What was found at `asked_at` by one who asked for `max_age_s`: a frame in which everything is young enough.
+
+    `overdue_at`: when the first part that did not answer that question becomes stale by age.
+    """
+
+    frame: Frame
+    max_age_s: float
+    asked_at: float
+    overdue_at: float
+
+
 Compose = Callable[[Moment], Message]
 """The message of what is known at a moment."""
 
@@ -102,6 +114,7 @@ class Channel:
         self._stale_after_s = stale_after_s
         self._clock = clock
         self._last: Frame | None = None
+        self._look: Look | None = None
         self._status: tuple[tuple[str, ...], float, bytes] | None = None
 
     def __repr__(self) -> str:
@@ -177,6 +190,23 @@ class Channel:
         """Its snapshot as of now, from what is known; shared while it is young and nothing has changed."""
         return self.frame_of(self.state(max_age_s))
 
+    def look(self, max_age_s: float, vouched: Container[Topic] = ()) -> Look | None:
+        """What there is to show to one who asks now; None where he has to wait for something, or to be told of it.
+
+        Shared like a frame: thousands that ask within a moment cost one look.
+        """
+        now, look = self._clock(), self._look
+        if look is not None and look.max_age_s == max_age_s and now - look.frame.encoded_at < SHARED_S:
+            return look
+        self._look = None
+        if not self.too_old(max_age_s) and not (frame := self.frame(max_age_s)).stale:
+            self._look = Look(frame, max_age_s, now, self.overdue_at(max_age_s, now, vouched))
+        return self._look
+
+    def changed(self) -> None:
+        """There may be something new to see: whoever asks next looks himself."""
+        self._look = None
+
     def frame_of(self, state: State) -> Frame:
         """The same, of a state of this moment."""
         now, last = self._clock(), self._last
@@ -196,7 +226,7 @@ class Channel:
 
     def unshare(self) -> None:
         """Share the last frame no more: who was shown it and has left may come back, and its seq must not repeat."""
-        self._last = None
+        self._last = self._look = None
 
     def _moment(self, state: State, now: float) -> Moment:
         ages = [None if part.reading is None else round(part.age_s(now) * 1000) for part in state.parts]

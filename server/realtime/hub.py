@@ -11,6 +11,7 @@ from aiojobs import Scheduler
 from ..errors import GatewayError, InternalError, UnknownSymbol
 from ..models import Topic
 from ..telemetry import get_logger
+from .alarms import Alarms
 from .channel import Channel, State
 from .channels import Channels
 from .frames import Frame
@@ -57,6 +58,7 @@ class Hub:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pulse = Pulse(heartbeat_s, clock=clock)
+        self.alarms = Alarms(clock=clock)
         self._channels = channels
         self._live_poll_s = live_poll_s
         self._max_age_s = live_poll_s / 2
@@ -333,6 +335,7 @@ class Hub:
 
     def renewed(self, channel: Channel) -> None:
         """There may be something new to see of `channel`: show it to those who are shown each change."""
+        channel.changed()
         if channel in self._live:
             self._changed[channel] = None
             self._has_changed.set()

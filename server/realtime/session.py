@@ -13,6 +13,7 @@ from ..access.rights import EVERYTHING, Rights
 from ..errors import GatewayError, InvalidRequest, MessageFlood, TooSlow, UnknownSymbol, outcome_of
 from ..settings import WebSocketSettings
 from .agenda import Agenda
+from .alarms import Slot
 from .channel import Channel
 from .farewell import CLOSE_S, FAREWELL, Socket, farewell, let_go, reset
 from .frames import PING_FRAME, Frame, message_frame, pong_frame
@@ -58,7 +59,9 @@ class Session:
         "_is_woken",
         "_known",
         "_operations",
+        "_overdue_at",
         "_settings",
+        "_slot",
         "_transport",
         "_waker",
         "_woken",
@@ -100,6 +103,8 @@ class Session:
         self._known = known
         self._clock = clock
         self._waker: asyncio.Future[None] | None = None
+        self._slot: Slot | None = None
+        self._overdue_at = math.inf
         self._is_woken = False
         self._woken: dict[Subscription, None] = {}
         self._agenda = Agenda()
@@ -251,7 +256,24 @@ class Session:
             )
 
     async def _rest(self) -> None:
-        """Sleep until something is due, telling at once what becomes stale or recovers, and that the line is alive."""
+        """Sleep until something is due, telling at once what becomes stale or recovers, and that the line is alive.
+
+        An asyncio.Event and a coroutine to sleep in would do, and cost each idle socket a kilobyte.
+        """
+        seconds = self._next_at() - self._clock()
+        if not self._is_woken:
+            self._waker = asyncio.get_running_loop().create_future()
+            self._slot = self._hub.alarms.set(self, seconds)
+            try:
+                await self._waker
+            finally:
+                self._slot.pop(self, None)
+                self._waker = None
+        self._is_woken = False
+        self._tell_news()
+
+    def _next_at(self) -> float:
+        """When it has to be awake again, a heartbeat that is due now being sent."""
         now, every = self._clock(), self.subscriptions.values()
         sent_at = max([subscription.sent_at for subscription in every], default=0.0)
         beat_at = max(sent_at, self.outbox.sent_at) + HEARTBEAT_S
@@ -260,27 +282,52 @@ class Session:
             beat_at = now + HEARTBEAT_S
         # A little later, so that what is overdue then is so for sure.
         vouched = self._hub.vouched
-        overdue_at = min([subscription.overdue_at(vouched) for subscription in every], default=math.inf) + EARLY_S
-        await self._sleep(min(self._agenda.next_at, beat_at, overdue_at) - now)
+        self._overdue_at = min([one.overdue_at(vouched) for one in every], default=math.inf) + EARLY_S
+        return min(self._agenda.next_at, beat_at, self._overdue_at)
+
+    def _tell_news(self) -> None:
+        """Say of those that were woken whether what is stale has changed; of all where one has become overdue."""
         woken, self._woken = self._woken, {}
-        concerned = [*self.subscriptions.values()] if self._clock() >= overdue_at else woken
+        concerned = [*self.subscriptions.values()] if self._clock() >= self._overdue_at else woken
         for subscription in concerned:
             # Nothing of a channel goes before its first snapshot, which says what is stale by itself.
             if subscription.is_open and subscription.last_sequence and subscription.due > self._clock():
                 subscription.announce(subscription.stale(), self._hub)
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep that long, or until woken. An asyncio.Event would do, and cost each idle socket 800 bytes."""
-        if not self._is_woken:
-            loop = asyncio.get_running_loop()
-            self._waker = loop.create_future()
-            timer = loop.call_later(max(0.0, seconds), self._wake)
-            try:
-                await self._waker
-            finally:
-                timer.cancel()
-                self._waker = None
-        self._is_woken = False
+    def ring(self) -> None:
+        """What it slept for has come: it sleeps on where a snapshot was all there was to do."""
+        try:
+            seconds = self._shown()
+        except Exception as error:  # noqa: BLE001  # it is the job's, which sleeps, and raises it as its own
+            if self._waker is not None and not self._waker.done():
+                self._waker.set_exception(error)  # as if it had happened in the job
+            return
+        if seconds is None:
+            self._wake()
+        else:
+            self._slot = self._hub.alarms.set(self, seconds)
+
+    def _shown(self) -> float | None:
+        """Show what is due of a socket's one channel, and give for how long it may sleep; None: not without the job.
+
+        That is most of what thousands of sockets do, and waking a task for each of them would cost half as much again.
+        """
+        if len(self.subscriptions) != 1 or not self.outbox.is_open:
+            return None
+        (subscription,) = self.subscriptions.values()
+        now = self._clock()
+        if subscription.due > now + EARLY_S or subscription.patient_until or subscription.told:
+            return None
+        look = subscription.channel.look(subscription.max_age_s, self._hub.vouched)
+        if look is None or not subscription.is_known:
+            return None
+        self._agenda.take(now + EARLY_S)
+        subscription.asked_at = look.asked_at
+        subscription.offer(look.frame)
+        self._schedule(subscription, subscription.due)
+        self._overdue_at = look.overdue_at + EARLY_S
+        beat_at = max(subscription.sent_at, self.outbox.sent_at) + HEARTBEAT_S
+        return min(subscription.due, beat_at, self._overdue_at) - now
 
     def _wake(self) -> None:
         self._is_woken = True

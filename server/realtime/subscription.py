@@ -6,6 +6,7 @@ from collections.abc import Container
 from typing import Protocol
 
 from ..models import Topic
+from .alarms import Alarms
 from .channel import Channel
 from .frames import Frame
 from .outbox import Outbox
@@ -20,6 +21,10 @@ class Owner(Protocol):
 
 class Gathering(Protocol):
     """What sessions need of the hub."""
+
+    @property
+    def alarms(self) -> Alarms:
+        """What wakes them at their moments."""
 
     @property
     def vouched(self) -> Container[Topic]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -348,6 +349,49 @@ async def test_news_is_never_held_back_by_sharing(script: Script) -> None:
     assert [frame.sequence for frame in (first, second, third)] == [1, 2, 3]
     assert [document(frame)["current_price"] for frame in (first, second, third)] == ["100", "101", "101"]
     assert document(third)["stale"] == ["price"]
+
+
+async def test_thousands_share_one_look(script: Script) -> None:
+    """Whoever asks the same within 50 ms is shown the same, until something changes or is no longer enough."""
+    channel = script.channels().positions("BTCUSDT")
+    assert channel.look(1.0) is None
+    await script.read()
+    look = channel.look(1.0)
+    assert look is not None
+    assert (look.frame, look.asked_at, look.overdue_at) == (channel.frame(1.0), script.now, math.inf)
+    script.now += 0.04
+    assert channel.look(1.0) is look
+    assert channel.look(0.03) is None
+    assert channel.look(0.5) is not None
+    channel.changed()
+    script.answers[Kind.TICKER] = a_ticker("101")
+    await script.read(Kind.TICKER)
+    later = channel.look(1.0)
+    assert later is not None
+    assert document(later.frame)["current_price"] == "101"
+    script.now += 0.0501
+    latest = channel.look(1.0)
+    assert latest is not None
+    assert latest.frame.sequence == later.frame.sequence + 1
+    channel.unshare()
+    assert channel.look(1.0) is not latest
+
+
+async def test_what_is_stale_or_to_be_asked_for_is_nothing_to_look_at(script: Script) -> None:
+    """A failure, and age, are for who can wait and tell."""
+    channel = script.channels().positions("BTCUSDT")
+    await script.read()
+    assert channel.look(1.0) is not None
+    script.answers[Kind.WALLET] = ExchangeBusy("busy")
+    await script.read(Kind.WALLET)
+    channel.changed()
+    assert channel.look(1.0) is None
+    script.answers[Kind.WALLET] = Wallet("UNIFIED", "USD", "1", "1", "1", "0", ())
+    script.now += 5
+    await script.read()
+    assert channel.look(1.0) is not None
+    script.now += 1.001
+    assert channel.look(1.0) is None
 
 
 async def test_each_symbol_has_its_own_sequence_over_forgetting(script: Script) -> None:

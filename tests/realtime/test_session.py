@@ -1,6 +1,7 @@
 """Sessions over real sockets: their pace, what they tell of trouble, what they answer, and every way they end."""
 
 import asyncio
+import contextlib
 import json
 import time
 from itertools import pairwise
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.api.keys import CHANNELS, HUB, LOAD
-from server.errors import InvalidRequest, TooSlow, UnknownSymbol
+from server.errors import InvalidRequest, Overloaded, TooSlow, UnknownSymbol
 from server.realtime.channel import Channel
 from server.realtime.operations import Operation, parse_message
 from server.realtime.session import HEARTBEAT_S, Session
@@ -81,28 +82,55 @@ async def test_a_channel_that_waits_holds_up_no_other(start_gateway: StartGatewa
     assert len(stamps["balance"]) >= 4
 
 
-async def test_a_timer_that_comes_early_costs_one_turn(
-    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+async def test_a_snapshot_that_waits_for_nothing_needs_no_job(
+    start_gateway: StartGateway, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Timers of uvloop may come a millisecond early: a session takes its turn then, and does not sleep again."""
-    loop, sleeps = asyncio.get_running_loop(), 0
-    call_later = loop.call_later
+    """Whoever is due while everything is young is shown it by the alarm; trouble is told to all all the same."""
+    waits: list[float | None] = []
+    shown = Session._shown
 
-    def early(delay: float, callback: Any, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
-        if getattr(callback, "__func__", None) is not Session._wake:
-            return call_later(delay, callback, *args, **kwargs)
-        nonlocal sleeps
-        sleeps += 1
-        return call_later(delay - 0.0008, callback, *args, **kwargs)
+    def noted(session: Session) -> float | None:
+        waits.append(shown(session))
+        return waits[-1]
 
-    gateway = await start_gateway(freshness={"stale_after_s": 60})
-    async with gateway.ws_connect(f"{BTC}?interval=0.1") as ws:
-        for _ in range(3):
-            await receive(ws)
-        monkeypatch.setattr(loop, "call_later", early)
-        shown = [await receive(ws) for _ in range(10)]
-    assert all(before["seq"] < after["seq"] for before, after in pairwise(shown))
-    assert sleeps <= 11
+    monkeypatch.setattr(Session, "_shown", noted)
+    gateway = await start_gateway()
+    async with contextlib.AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(gateway.ws_connect(f"{BTC}?interval=0.5")) for _ in range(10)]
+        for ws in sockets:
+            frames = [await receive(ws) for _ in range(4)]
+            sequences = [frame["seq"] for frame in frames]
+            assert sequences == sorted(set(sequences))
+            assert all(before <= after for before, after in pairwise(frame["timestamp_ms"] for frame in frames))
+        slept = [seconds for seconds in waits if seconds is not None]
+        assert len(slept) >= 5
+        assert all(0 < seconds <= 0.5 for seconds in slept)
+        await exchange.fault("tickers", hang=True)
+        for ws in sockets:
+            assert (await receive(ws, "status"))["stale"] == ["price"]
+        await exchange.heal()
+        for ws in sockets:
+            assert (await receive(ws, "status"))["stale"] == []
+    await settled(gateway)
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("a secret detail"), 1011), (Overloaded("too many"), 4429)])
+async def test_what_goes_wrong_in_an_alarm_is_the_jobs(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    """It ends the session as anything in the job does, and wakes the others of the same moment."""
+    gateway = await start_gateway()
+
+    def broken(*_: object) -> None:
+        raise error
+
+    async with gateway.ws_connect(f"{BTC}?interval=0.2") as ws, gateway.ws_connect("/ws") as other:
+        await receive(ws)
+        monkeypatch.setattr(Channel, "look", broken)
+        assert (await closing(ws)) == (code, "too many" if code == 4429 else "a bug of the gateway")
+        await other.send_json({"op": "ping"})
+        await receive(other, "pong")
+    await settled(gateway)
 
 
 @pytest.mark.parametrize("part", ENDPOINTS)
