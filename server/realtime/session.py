@@ -26,8 +26,8 @@ FIRST_WAIT_S = 0.9
 TICK_WAIT_S = 0.5
 LOOK_S = 0.05
 HEARTBEAT_S = 15.0
-EARLY_S = 0.001
-"""The timers of uvloop count whole milliseconds, and may come that early: who slept until then is not sent back."""
+OVERDUE_S = 0.001
+"""How long after the moment at which something becomes overdue it is looked at: then it is so for sure."""
 
 PHASE = 0.1
 """How much of an interval a snapshot's phase may lie after the first one, so that a burst of connects spreads."""
@@ -154,7 +154,7 @@ class Session:
         if self.subscriptions:
             await self.begin([*self.subscriptions.values()])
         while self.outbox.is_open:
-            if due := self._agenda.take(self._clock() + EARLY_S):
+            if due := self._agenda.take(self._clock()):
                 await self._tick(due)
             else:
                 await self._rest()
@@ -280,9 +280,8 @@ class Session:
         if now >= beat_at:
             self._beat()
             beat_at = now + HEARTBEAT_S
-        # A little later, so that what is overdue then is so for sure.
         vouched = self._hub.vouched
-        self._overdue_at = min([one.overdue_at(vouched) for one in every], default=math.inf) + EARLY_S
+        self._overdue_at = min([one.overdue_at(vouched) for one in every], default=math.inf) + OVERDUE_S
         return min(self._agenda.next_at, beat_at, self._overdue_at)
 
     def _tell_news(self) -> None:
@@ -316,16 +315,16 @@ class Session:
             return None
         (subscription,) = self.subscriptions.values()
         now = self._clock()
-        if subscription.due > now + EARLY_S or subscription.patient_until or subscription.told:
+        if subscription.due > now or subscription.patient_until or subscription.told:
             return None
         look = subscription.channel.look(subscription.max_age_s, self._hub.vouched)
         if look is None or not subscription.is_known:
             return None
-        self._agenda.take(now + EARLY_S)
+        self._agenda.take(now)
         subscription.asked_at = look.asked_at
         subscription.offer(look.frame)
         self._schedule(subscription, subscription.due)
-        self._overdue_at = look.overdue_at + EARLY_S
+        self._overdue_at = look.overdue_at + OVERDUE_S
         beat_at = max(subscription.sent_at, self.outbox.sent_at) + HEARTBEAT_S
         return min(subscription.due, beat_at, self._overdue_at) - now
 

@@ -10,7 +10,7 @@ import pytest
 
 from server.models import Kind, Topic
 from server.realtime.hub import Hub
-from server.realtime.session import EARLY_S, HEARTBEAT_S, PHASE, Session
+from server.realtime.session import HEARTBEAT_S, OVERDUE_S, PHASE, Session
 from server.settings import Settings
 from tests.realtime.sockets import eventually
 from tests.realtime.test_channels import Script, script
@@ -141,7 +141,7 @@ async def test_it_wakes_when_something_becomes_overdue(script: Script) -> None:
         scene.channel.changed()
         scene.session.ring()
         assert len(scene.written) == 2
-        assert scene.sleeps[-1] == pytest.approx(3.0 - 0.7 + EARLY_S)
+        assert scene.sleeps[-1] == pytest.approx(3.0 - 0.7 + OVERDUE_S)
         script.feeds.unfollow(ticker)
         script.now += scene.sleeps[-1]
         scene.session.ring()
