@@ -163,17 +163,24 @@ class Feeds:
         """What is known of `topic`, no older than `max_age_s` if that can be had without a wait that helps nobody.
 
         Nothing in hand: waits for the flight up to `timeout_s`, and raises its GatewayError. Something in hand: waits
-        until the flight is `patience_s` old; not at all where the last refresh failed. What will be too old soon is
-        answered at once, and made younger behind: whoever asks all the time never waits. Cancelling is safe.
+        until the flight is `patience_s` old; not at all where the last refresh failed. A flight that was under way
+        already may bring what is older than was asked for: then the next one is waited for too, as far as the patience
+        goes. What will be too old soon is answered at once, and made younger behind: whoever asks all the time never
+        waits. Cancelling is safe.
         """
         if (young := self.young(topic, max_age_s)) is not None:
             return young
-        feed = self.feed(topic)
+        feed, asked_at = self.feed(topic), self._clock()
         had_failed = feed.error is not None
         flight = feed.refresh()
         if flight is not None and not (feed.reading is not None and had_failed):
             waited_s = self._clock() - feed.waiting_since
             await asyncio.wait({flight}, timeout=timeout_s if feed.reading is None else max(0.0, patience_s - waited_s))
+            waited_s = self._clock() - asked_at
+            if flight.done() and feed.error is None and feed.peek(waited_s + max_age_s) is None:
+                after = feed.refresh()
+                if after is not None:
+                    await asyncio.wait({after}, timeout=max(0.0, patience_s - waited_s))
         if feed.reading is None:
             raise feed.failure(f"the exchange gave no {topic.kind.value} in {timeout_s:g} s")
         return feed.part

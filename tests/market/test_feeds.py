@@ -127,6 +127,41 @@ async def test_hundred_askers_make_one_call(feeds: Feeds, upstream: Upstream) ->
     assert len(upstream.asked) == 1
 
 
+async def test_a_call_made_too_long_ago_is_followed_by_another(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
+    """Who joins a call under way and wants what is younger than that gets the next one's answer, and one is enough."""
+    upstream.gate.clear()
+    first = asyncio.create_task(ask(feeds, max_age_s=0.0))
+    await eventually_asked(upstream, 1)
+    clock.now += 0.2
+    content = asyncio.create_task(ask(feeds, max_age_s=0.3))
+    strict = [asyncio.create_task(ask(feeds, max_age_s=max_age_s)) for max_age_s in (0.0, 0.1, 0.19)]
+    await asyncio.sleep(0)
+    upstream.gate.set()
+    assert [await asking for asking in (first, content, *strict)] == [1, 1, 2, 2, 2]
+    assert len(upstream.asked) == 2
+
+
+async def test_the_call_after_is_waited_for_within_the_patience(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
+    """Where the next call hangs, what the joined one brought is given, with its age."""
+    upstream.gate.clear()
+    first = asyncio.create_task(ask(feeds, max_age_s=0.0))
+    await eventually_asked(upstream, 1)
+    clock.now += 0.2
+    strict = asyncio.create_task(ask(feeds, max_age_s=0.1, patience_s=0.1))
+    await asyncio.sleep(0)
+    upstream.gate.set()
+    assert await first == 1
+    upstream.gate.clear()
+    assert await strict == 1
+    assert len(upstream.asked) == 2
+
+
+async def eventually_asked(upstream: Upstream, times: int) -> None:
+    """Wait until the exchange was asked so often."""
+    while len(upstream.asked) < times:
+        await asyncio.sleep(0)
+
+
 async def test_waiter_cannot_cancel_the_flight(feeds: Feeds, upstream: Upstream) -> None:
     """One waiter that is cancelled takes nothing from the others."""
     upstream.gate.clear()
