@@ -56,9 +56,9 @@ STREAM_FAULTS: tuple[dict[str, object], ...] = (
 QUIET_S = 2.0
 """For how long the counts have to stay before they are taken as those of a gateway at rest."""
 REST_S = 30.0
-MOST_THREADS = sum(THREADS.values()) + COMPUTING + 4 + (os.cpu_count() or 1) - 1
-"""All that the pools may start, those that compute, the loop, the log, the watchdog and libuv's, and numpy's: one a
-processor, the loop's apart."""
+MOST_THREADS = sum(THREADS.values()) + COMPUTING + 5 + (os.cpu_count() or 1) - 1
+"""All that the pools may start, those that compute, the loop, the log, the watchdog, the one that gives memory back,
+libuv's, and numpy's: one a processor, the loop's apart."""
 CANDLES = {"GATEWAY__INDICATORS__MAX_CANDLE_BYTES": str(int(16 * MB))}
 """So little that it is full when the warm-up ends: what is let go and fetched anew counts, not what is filled."""
 NORMAL_975 = 1.959964

@@ -183,7 +183,7 @@ def _serve(
     *,
     read: Callable[[], Settings] | None = None,
 ) -> int:
-    from . import engine, worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
+    from . import engine, memory, worker  # noqa: PLC0415  # a supervisor needs none of it, and stays small
 
     try:
         slow = engine.check_engine()
@@ -198,7 +198,7 @@ def _serve(
 
     worker.raise_descriptor_limit()
     worker.forbid_core_dumps()
-    worker.calm_garbage_collector()
+    memory.calm_garbage_collector()
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(

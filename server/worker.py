@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import functools
-import gc
 import os
 import signal
 import socket
@@ -24,6 +23,7 @@ from .api.ws import drain, spread_s
 from .app import create_app
 from .configuration import ConfigurationError
 from .errors import ExchangeError
+from .memory import tidied
 from .processes.doors import SETTLE_S, Doors
 from .processes.listeners import address_of, tune
 from .processes.post import Accept, Alive, Draining, Order, Post, Readmit, Rekey, Rekeyed, Release
@@ -76,18 +76,6 @@ def descriptor_limit() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
-def calm_garbage_collector() -> None:
-    """Leave what is there for good out of collections, make full ones rare and the others small.
-
-    With 1,000 sockets each full one held the loop for a tenth of a second; while 10,000 connected, one of 500,000 young
-    objects held it for 170 ms, and these hold it for 7. Reference counts free nearly everything here; what is in cycles
-    waits a little longer.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(5_000, 5, 400)
-
-
 async def serve(
     settings: Settings,
     listeners: Sequence[socket.socket],
@@ -123,22 +111,23 @@ async def serve(
         args = post, settings.server.shutdown_s, last_words
         threading.Thread(target=_outlive_supervisor, args=args, name="supervisor-watch", daemon=True).start()
     hung_up = asyncio.Event()
-    with _stopped_by_signals(stop, hung_up, is_supervised=post is not None):
-        await _set_up(runner)
-        try:
-            tune(listeners[own], settings)
-            doors.open(own)
-            if neighbours is not None:
-                neighbours.listen(functools.partial(answer, runner.app))
-            _log_start(settings, address_of(listeners[own], settings), runner.app[LOAD])
-            obedience = Obedience(runner, doors, protect)
-            if post is None:
-                await _until_alone(stop, hung_up, obedience, read)
-            else:
-                await _until(stop, post, obedience)
-        finally:
-            is_hurried = not stop.done() or stop.result()
-            await _leave(runner, doors, settings.server.shutdown_s, last_words, post, is_hurried=is_hurried)
+    async with tidied():
+        with _stopped_by_signals(stop, hung_up, is_supervised=post is not None):
+            await _set_up(runner)
+            try:
+                tune(listeners[own], settings)
+                doors.open(own)
+                if neighbours is not None:
+                    neighbours.listen(functools.partial(answer, runner.app))
+                _log_start(settings, address_of(listeners[own], settings), runner.app[LOAD])
+                obedience = Obedience(runner, doors, protect)
+                if post is None:
+                    await _until_alone(stop, hung_up, obedience, read)
+                else:
+                    await _until(stop, post, obedience)
+            finally:
+                is_hurried = not stop.done() or stop.result()
+                await _leave(runner, doors, settings.server.shutdown_s, last_words, post, is_hurried=is_hurried)
 
 
 class Obedience(NamedTuple):

@@ -10,7 +10,7 @@ SERVER = Path(__file__).parents[1] / "server"
 
 FLOORS = [
     {"__init__"},
-    {"engine", "environment", "histogram", "privacy", "processors", "rows"},
+    {"engine", "environment", "histogram", "memory", "privacy", "processors", "rows"},
     {"errors", "models"},
     {"access"},
     {"settings"},
