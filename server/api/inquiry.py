@@ -1,6 +1,7 @@
 """Inquiries: what requests ask of one topic, parsed once for all that are spelled alike."""
 
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ PAGES_PATIENCE_S = 2.0
 
 FRESHNESS = ("max_age_ms", "require_fresh")
 MOST = 4096
-"""Spellings that are remembered; at that many all are forgotten."""
+"""Spellings that are remembered; beyond, the one that was asked longest ago is forgotten."""
 MEMO_BYTES = 16384
 """Answers made of candles that are no longer than this are remembered with the candles."""
 
@@ -75,16 +76,17 @@ class Inquiries:
     """Inquiries by the path and query of requests, as they were sent. What is refused is not remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[str, Inquiry] = {}
+        self._known: OrderedDict[str, Inquiry] = OrderedDict()
 
     def find(self, request: web.Request, parse: Parse) -> Inquiry:
         """What `request` asks. Raises what `parse` raises."""
         inquiry = self._known.get(request.raw_path)
-        if inquiry is None:
-            inquiry = parse(request)
-            if len(self._known) >= MOST:
-                self._known.clear()
-            self._known[request.raw_path] = inquiry
+        if inquiry is not None:
+            self._known.move_to_end(request.raw_path)
+            return inquiry
+        inquiry = self._known[request.raw_path] = parse(request)
+        if len(self._known) > MOST:
+            self._known.popitem(last=False)
         return inquiry
 
 

@@ -37,6 +37,16 @@ def test_no_more_spellings_than_allowed_are_kept() -> None:
         assert len(inquiries._known) <= MOST
 
 
+def test_what_is_asked_now_and_then_is_kept() -> None:
+    """Whoever spells questions ever anew does not push out those of others."""
+    inquiries = Inquiries()
+    first = inquiries.find(request("/price/BTCUSDT"), lambda _: object())  # type: ignore[arg-type,return-value]
+    for number in range(3 * MOST):
+        inquiries.find(request(f"/price/BTCUSDT?max_age_ms={number}"), lambda _: object())  # type: ignore[arg-type,return-value]
+        if number % (MOST - 1) == 0:
+            assert inquiries.find(request("/price/BTCUSDT"), lambda _: object()) is first  # type: ignore[arg-type,return-value]
+
+
 def test_what_is_refused_is_not_kept() -> None:
     """A refused question is parsed, and refused, each time."""
     inquiries = Inquiries()
