@@ -24,7 +24,7 @@ LAST_PAUSE_S = 3.0
 TOLERATED = 3
 """Transient failures in a row before an endpoint pauses: one is an accident."""
 PROBE_LOOK_S = 0.25
-"""When to ask again while a probe is under way."""
+"""When to ask again while a probe is under way, or after one that failed by accident."""
 
 ADDRESS = "address"
 ACCOUNT = "account"
@@ -79,6 +79,11 @@ class Breaker:
             if opened.until >= until:
                 error, until = opened.error, opened.until
         self._opened = Opened(error, since, until)
+
+    def miss(self, now: float, asked_at: float) -> None:
+        """A call of `asked_at` failed by accident: if it was the probe, another one may go in a moment."""
+        if self._opened is not None and asked_at >= self._opened.until:
+            self._probing_until = min(self._probing_until, now + PROBE_LOOK_S)
 
     def close(self, asked_at: float) -> None:
         """Let everything through, as a call of `asked_at` was answered; one from before the trouble proves nothing."""
@@ -166,6 +171,8 @@ class Breakers:
             self.succeeded(endpoint, asked_at)  # a refusal of this one question is an answer
         elif asked_at >= self._answered_at[endpoint]:
             self._in_a_row[endpoint] += 1
+            for breaker in self._of(endpoint):
+                breaker.miss(now, asked_at)
             if self._in_a_row[endpoint] >= TOLERATED:
                 own.open(error, now, self._pause_s(own, FIRST_PAUSE_S), since=asked_at)
 

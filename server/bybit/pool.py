@@ -56,9 +56,7 @@ class Pool:
             self._permits.release()
             raise ExchangeUnreachable("the gateway stops and makes no more calls to the exchange")
         deadline = Deadline()
-        self._under_way[deadline] = self._clock()
-        call = asyncio.get_running_loop().run_in_executor(self._executor, bounded, deadline, work)
-        call.add_done_callback(lambda done: self._ended(deadline, done))
+        call = self._started(deadline, work)
         try:
             answer: T = await asyncio.wait_for(asyncio.shield(call), end - self._clock())
             _heed_cancellation()
@@ -73,10 +71,24 @@ class Pool:
             if not call.done():
                 deadline.cut()
 
+    def _started(self, deadline: Deadline, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """The call in its thread. Raises RuntimeError where there is no thread to be had; the permit is free then."""
+        try:
+            call = asyncio.get_running_loop().run_in_executor(self._executor, bounded, deadline, work)
+        except BaseException:
+            deadline.cut()  # it is in the executor's queue all the same, for the next thread that is free
+            self._permits.release()
+            raise
+        self._under_way[deadline] = self._clock()
+        call.add_done_callback(lambda done: self._ended(deadline, done))
+        return call
+
     async def _permit(self, end: float, timeout_s: float) -> None:
         """Return with a permit, from a call that gives way if need be. Raises ExchangeTimeout at `end`."""
         while self._permits.locked():
-            oldest, started = next(iter(self._under_way.items()))
+            # None is there while one that waits has been given its permit, and has not taken its turn yet.
+            whole = ((call, started) for call, started in self._under_way.items() if not call.passed)
+            oldest, started = next(whole, (None, self._clock()))
             patience = min(end, started + GIVE_WAY * timeout_s) - self._clock()
             try:
                 async with asyncio.timeout(max(0.0, patience)):
@@ -86,8 +98,9 @@ class Pool:
                 if self._clock() >= end:
                     detail = f"all {self.threads} {self.name} calls hang; none ended in {timeout_s:g} s"
                     raise ExchangeTimeout(detail) from None
-                oldest.cut()
-                await asyncio.sleep(0.01)
+                if oldest is not None:
+                    oldest.cut()
+                    await asyncio.sleep(0.01)
         await self._permits.acquire()
 
     def _ended(self, deadline: Deadline, call: "asyncio.Future[Any]") -> None:

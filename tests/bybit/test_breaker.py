@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.bybit.breaker import ACCOUNT, ADDRESS, BAN_S, CREDENTIALS_S, LAST_PAUSE_S, TOLERATED, Breakers
+from server.bybit.breaker import ACCOUNT, ADDRESS, BAN_S, CREDENTIALS_S, LAST_PAUSE_S, PROBE_LOOK_S, TOLERATED, Breakers
 from server.bybit.budget import (
     ACCOUNT_CALLS,
     ADDRESS_CALLS,
@@ -117,6 +117,22 @@ def test_transient_failures_pause_after_the_third(error: ExchangeError) -> None:
         guard.failed("tickers", error, 3.0, 3.0)
     assert admitted(guard, 3.1) == {"position", "wallet", "kline"}
     assert "tickers" in admitted(guard, 3.0 + LAST_PAUSE_S)
+
+
+@pytest.mark.parametrize(
+    ("cause", "silent_s"), [(RateExceeded("r", retry_after_s=2.0), 2.0), (AddressBanned("b"), BAN_S)]
+)
+def test_a_probe_that_fails_by_accident_is_followed_by_another(cause: ExchangeError, silent_s: float) -> None:
+    """A 503 says nothing of a limit or a ban: the next probe goes in a moment, and its answer opens all."""
+    guard = breakers()
+    guard.failed("position", cause, 0.0, 0.0)
+    guard.admit("position", silent_s)
+    guard.failed("position", ExchangeBusy("b"), silent_s + 0.1, silent_s)
+    with pytest.raises(type(cause)):
+        guard.admit("position", silent_s + 0.1)
+    guard.admit("position", silent_s + 0.1 + PROBE_LOOK_S)
+    guard.succeeded("position", silent_s + 0.1 + PROBE_LOOK_S)
+    assert admitted(guard, silent_s + 0.5) == set(ENDPOINTS)
 
 
 def test_answer_to_a_later_question_ends_a_pause() -> None:

@@ -246,3 +246,57 @@ async def test_failures_that_nobody_waits_for_are_quiet(make: Make, gate: Gate) 
     gate.open.set()
     await until(lambda: pool.in_flight == 0)
     assert heard == []
+
+
+async def test_no_thread_to_be_had(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system refuses a thread the call fails, and the next one finds the pool as it was."""
+    pool, refused = make(1), [True, True]
+
+    def start(thread: threading.Thread) -> None:
+        if refused:
+            refused.pop()
+            raise RuntimeError("can't start new thread")
+        real_start(thread)
+
+    real_start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="can't start"):
+            await pool.run(lambda: "left behind", timeout_s=LONG_S)
+    assert await pool.run(lambda: "done", timeout_s=LONG_S) == "done"
+
+
+async def test_a_call_in_the_turn_in_which_another_ends(make: Make) -> None:
+    """A permit on its way to one that waits is neither free nor anybody's: who comes then waits, too."""
+    pool = make(1)
+
+    async def asked_again_and_again() -> None:
+        for _ in range(200):
+            asking.append(asyncio.create_task(pool.run(lambda: "done", timeout_s=LONG_S)))
+            await asyncio.sleep(0)
+
+    asking: list[asyncio.Task[str]] = []
+    await asked_again_and_again()
+    assert await asyncio.gather(*asking) == ["done"] * 200
+
+
+async def test_waiting_for_what_cannot_be_cut_costs_nothing(make: Make, gate: Gate) -> None:
+    """A call that goes on although it was cut, as one that looks up a name does, is waited for asleep."""
+    pool = make(1)
+    hung = asyncio.create_task(pool.run(gate.work, timeout_s=0.2))
+    await gate.holds(1)
+    with pytest.raises(ExchangeTimeout):
+        await hung
+    turns, waiting = 0, asyncio.create_task(pool.run(gate.work, timeout_s=0.6))
+    acquire = pool._permits.acquire
+
+    async def counted() -> Any:
+        nonlocal turns
+        turns += 1
+        return await acquire()
+
+    pool._permits.acquire = counted  # type: ignore[method-assign]
+    with pytest.raises(ExchangeTimeout):
+        await waiting
+    assert 1 <= turns <= 5
+    gate.open.set()
