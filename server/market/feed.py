@@ -105,6 +105,11 @@ class Feed:
         return next(reversed(self._flights), None)
 
     @property
+    def flights(self) -> "list[asyncio.Task[None]]":
+        """All that are under way, the oldest first."""
+        return [*self._flights]
+
+    @property
     def waiting_since(self) -> float:
         """When the oldest flight under way started; now if there is none."""
         return next(iter(self._flights.values()), self._clock())
@@ -153,7 +158,7 @@ class Feed:
             self._fail(InternalError("a bug of the gateway; the log has it"), started_at)
 
     def _fail(self, error: GatewayError, started_at: float) -> None:
-        if self.reading is not None and self.reading.asked_at > started_at:
+        if self.polled_at > started_at:
             return  # a later flight was answered meanwhile
         self._failures += error.retry_after_s is None
         backoff_s = min(BACKOFF_LAST_S, BACKOFF_FIRST_S * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
@@ -162,6 +167,8 @@ class Feed:
         if self.is_kept and not self.moves:
             log.warning("reconciliation_failed", topic=str(self.topic), detail=error.detail)
             return  # the stream goes on saying what is
+        if self.reading is not None and self.reading.asked_at > started_at:
+            return  # a stream has said meanwhile what is
         if self.error is None:
             log.warning("refresh_failed", topic=str(self.topic), detail=error.detail)
         # Kept for as long as the trouble lasts, and raised again and again: without the frames that it came through.
@@ -178,7 +185,7 @@ class Feed:
 
     def cancel(self) -> "list[asyncio.Task[None]]":
         """Cancel every flight under way, and give them."""
-        flights = [*self._flights]
+        flights = self.flights
         for flight in flights:
             flight.cancel()
         return flights
@@ -226,7 +233,7 @@ class Feed:
 
         A ticker says all there is, and so does a candle that continues those in hand. A position or a wallet may name
         a part. With nothing in hand, or nothing that it continues, a push waits for a call that is made after it; so
-        does a wallet's that seems older than what is in hand: clocks differ, and it may name what that lacks.
+        does one that seems older than what is in hand by clocks that differ: it may be news.
         """
         if self.reading is None and not _is_complete(reading.value):
             return self._miss(reading)
@@ -237,10 +244,11 @@ class Feed:
         except DoesNotFollow as why:
             log.debug("push_does_not_follow", topic=str(self.topic), detail=str(why))
             return self._miss(reading)
-        says_all = _is_complete(reading.value) or (whole is not None and isinstance(reading.value, CandlePush))
-        self._is_whole = self._is_whole or (self._line is not None and says_all)
         if whole is None:
-            return self._miss(reading) if isinstance(reading.value, Wallet) else False
+            # A row with a lower sequence is surely older. Clocks are not that sure: what seems older may be news.
+            return False if isinstance(reading.value, tuple) else self._miss(reading)
+        says_all = _is_complete(reading.value) or isinstance(reading.value, CandlePush)
+        self._is_whole = self._is_whole or (self._line is not None and says_all)
         # By the exchange's order it came after all that was known, whatever clocks make of that. And what begins to
         # move is no longer confirmed by the line: what that has confirmed so far must not be forgotten.
         self._take(whole if whole.asked_at >= as_of else whole.confirmed(as_of))
@@ -255,7 +263,9 @@ class Feed:
     def _take(self, reading: Reading[Any]) -> None:
         if self.error is not None:
             log.info("refresh_recovered", topic=str(self.topic), failures=self._failures)
-        self.reading, self.error, self._failures, self._not_before = reading, None, 0, 0.0
+        self.reading, self.error = reading, None
+        if reading.source is Source.POLL:
+            self._failures, self._not_before = 0, 0.0  # what a stream says does not make calls any better
         self.moves = _moves(reading.value)
         self._changed(self.topic)
 

@@ -6,6 +6,7 @@ asks, nobody polls.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -173,17 +174,30 @@ class Feeds:
         feed, asked_at = self.feed(topic), self._clock()
         had_failed = feed.error is not None
         flight = feed.refresh()
-        if flight is not None and not (feed.reading is not None and had_failed):
+        if feed.reading is None:
+            await self._first(feed, timeout_s)
+        elif flight is not None and not had_failed:
             waited_s = self._clock() - feed.waiting_since
-            await asyncio.wait({flight}, timeout=timeout_s if feed.reading is None else max(0.0, patience_s - waited_s))
-            waited_s = self._clock() - asked_at
-            if flight.done() and feed.error is None and feed.peek(waited_s + max_age_s) is None:
-                after = feed.refresh()
-                if after is not None:
-                    await asyncio.wait({after}, timeout=max(0.0, patience_s - waited_s))
+            await asyncio.wait({flight}, timeout=max(0.0, patience_s - waited_s))
+        waited_s = self._clock() - asked_at
+        if flight is not None and flight.done() and feed.error is None and feed.peek(waited_s + max_age_s) is None:
+            after = feed.refresh()
+            if after is not None:
+                await asyncio.wait({after}, timeout=max(0.0, patience_s - waited_s))
         if feed.reading is None:
             raise feed.failure(f"the exchange gave no {topic.kind.value} in {timeout_s:g} s")
         return feed.part
+
+    async def _first(self, feed: Feed, timeout_s: float) -> None:
+        """Wait for the first reading, or for a failure; a call that is late is joined by another one meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while feed.reading is None and feed.refresh() is not None:
+                    done, _ = await asyncio.wait(
+                        feed.flights, timeout=self._late_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if done:
+                        return
 
     async def close(self) -> None:
         """Cancel every flight and wait for their ends."""

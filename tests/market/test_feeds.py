@@ -1,6 +1,7 @@
 """Feeds: freshness, one flight for everybody, failures, order, and bounds."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -214,6 +215,26 @@ async def test_late_flight_is_joined_by_another(feeds: Feeds, upstream: Upstream
     old_gate.set()
     await asyncio.wait({hung})
     assert feeds.part(PRICE).error is None
+
+
+async def test_who_has_nothing_yet_is_served_by_whichever_call_is_answered() -> None:
+    """The first call hangs: whoever waits for it makes another once it is late, and takes that one's answer."""
+    calls, hung = 0, asyncio.Event()
+
+    async def fetch(topics: frozenset[Topic]) -> dict[Topic, Reading[Any]]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await hung.wait()
+        return {topic: Reading("here", time.monotonic(), time.monotonic(), 0) for topic in topics}
+
+    feeds = Feeds(fetch, max_symbols=3, late_s=0.05)
+    async with asyncio.timeout(5):
+        part = await feeds.read(PRICE, max_age_s=1.0, patience_s=0.5, timeout_s=10.0)
+    assert part.reading is not None
+    assert (part.reading.value, calls) == ("here", 2)
+    hung.set()
+    await feeds.close()
 
 
 async def test_flights_are_bounded(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:

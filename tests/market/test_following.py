@@ -347,6 +347,43 @@ async def test_failing_reconciliation(world: World) -> None:
     assert world.feeds.part(WALLET).has_failed
 
 
+async def test_failing_calls_pause_while_the_stream_goes_on(world: World) -> None:
+    """What the stream says meanwhile makes calls no better: they grow rarer, as without it."""
+    line = await world.kept(PRICE)
+    world.error = ExchangeUnreachable("away")
+    world.turn(SLOW_S, line)
+    before = len(world.asked)
+    for number in range(50):
+        world.feeds.feed(PRICE)
+        world.following.look()
+        world.turn(0.1, line)
+        world.push(PRICE, ticker(str(number)))
+        await world.settled()
+        world.turn(0.1, line)
+    assert 4 <= len(world.asked) - before <= 10
+    assert not world.feeds.part(PRICE).has_failed
+    world.error = None
+    world.turn(3, line)
+    assert await world.looked() == [PRICE]
+
+
+@pytest.mark.parametrize("late_s", [0.3, 0.9])
+async def test_a_ticker_that_seems_older_is_called_for(world: World, late_s: float) -> None:
+    """A machine whose clock is behind may say what is new: until that is known, what is in hand is not vouched for."""
+    line = await world.kept(PRICE)
+    world.push(PRICE, ticker("2"))
+    assert world.feeds.feed(PRICE).is_kept
+    await world.called(PRICE)
+    world.turn(0.1, line)
+    world.push(PRICE, ticker("3"), late_s=late_s)
+    assert not world.feeds.feed(PRICE).is_kept
+    world.values[PRICE] = ticker("3")
+    world.turn(0.1, line)
+    await world.called(PRICE)
+    assert world.feeds.feed(PRICE).is_kept
+    assert world.value(PRICE) == ticker("3")
+
+
 async def test_drift_counts_after_its_grace(world: World) -> None:
     """A call that is faster than the push is no drift; one that no push follows is."""
     line = await world.kept(POSITION)
