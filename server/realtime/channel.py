@@ -140,6 +140,11 @@ class Channel:
         peek = self.readings.peek
         return [topic for topic in self.topics if peek(topic, max_age_s) is None]
 
+    def is_awaited(self, max_age_s: float) -> bool:
+        """Whether a call is under way for what is too old; after a failure none is for a while."""
+        part = self.readings.part
+        return any(part(topic).is_waiting for topic in self.too_old(max_age_s))
+
     def threshold_s(self, max_age_s: float) -> float:
         """The age over which a part is stale for one who asks for `max_age_s`."""
         return max(self._stale_after_s, 2 * max_age_s)

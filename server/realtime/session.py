@@ -196,7 +196,7 @@ class Session:
         now = self._clock()
         for subscription in due:
             if subscription.is_open and self._is_known(subscription):
-                if now < subscription.patient_until and subscription.channel.too_old(subscription.max_age_s):
+                if now < subscription.patient_until and subscription.channel.is_awaited(subscription.max_age_s):
                     self._agenda.put(subscription, min(now + LOOK_S, subscription.patient_until))
                 else:
                     self._show(subscription)

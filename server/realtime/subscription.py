@@ -162,12 +162,13 @@ class Subscription:
         """Send a status if `stale` is not what was told last."""
         if not self.is_open:
             return  # it ended while a frame went round in slices
-        if stale:
-            # Each time: the reading that was to end the trouble may have been too old itself.
-            hub.note_trouble(self, stale)
         # A reader that is too slow for it now is told with the next snapshot that it gets.
         if stale != self.told and self.outbox.send(self.channel.status(stale)):
             self.told = stale
+        if stale or self.told:
+            # Each time: the reading that was to end the trouble may have been too old itself. And while it has not
+            # been told that it is over, it is to be looked at again.
+            hub.note_trouble(self, stale)
 
     def wake(self) -> None:
         """Have the session look whether what is stale has changed."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.api.keys import CHANNELS, HUB
+from server.api.keys import CHANNELS, FEEDS, HUB
+from server.models import Kind, Topic
 from server.realtime.channel import Channel
 from server.realtime.frames import Frame
 from server.realtime.hub import LIVE_SNAPSHOT_S, SLICE, in_slices
@@ -238,6 +239,32 @@ async def eventually_fresh(gateway: Gateway, path: str) -> None:
                 if (await response.json()).get("stale") is False:
                     return
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("on_close", [False, True])
+async def test_who_was_slow_when_a_trouble_ended_is_told_later(
+    start_gateway: StartGateway, exchange: Exchange, *, on_close: bool
+) -> None:
+    """A live reader that could not be told that all is well again hears of it as soon as it keeps up."""
+    await exchange.freeze(MOMENT_MS)
+    gateway = await start_gateway(freshness={"live_poll_s": 0.05})
+    channel, endpoint = ("indicators:BTCUSDT:1:rsi", "kline") if on_close else ("price:BTCUSDT", "tickers")
+    topic = Topic(Kind.KLINE, "BTCUSDT", "1") if on_close else Topic(Kind.TICKER, "BTCUSDT")
+    async with gateway.ws_connect("/ws") as ws:
+        await ws.send_json(
+            {"op": "subscribe", "channels": [channel], **({"on": "close"} if on_close else {"interval": 0})}
+        )
+        await receive(ws)
+        await exchange.fault(endpoint, status=500)
+        assert (await receive(ws, "status"))["stale"] != []
+        (session,) = gateway.app[HUB].sessions
+        outbox = session.outbox
+        high_water_bytes, outbox.high_water_bytes = outbox.high_water_bytes, -1
+        await exchange.heal()
+        await eventually(lambda: not gateway.app[FEEDS].part(topic).has_failed)
+        assert await collect(ws, 0.3) == []
+        outbox.high_water_bytes = high_water_bytes
+        assert (await receive(ws, "status"))["stale"] == []
 
 
 async def test_trouble_is_told_to_those_who_come_later(start_gateway: StartGateway, exchange: Exchange) -> None:

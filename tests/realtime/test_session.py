@@ -277,6 +277,28 @@ async def test_an_idle_session_is_told_by_the_failure_of_another(
             assert (await receive(idle, "status", timeout_s=3))["stale"] == []
 
 
+async def test_nothing_is_waited_for_where_nothing_is_under_way(
+    start_gateway: StartGateway, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Bybit is away a socket is looked after about as often as it is shown something, and shown in time."""
+    ticks, tick = list[float](), Session._tick
+
+    async def counted(session: Session, due: Any) -> None:
+        ticks.append(time.monotonic())
+        await tick(session, due)
+
+    gateway = await start_gateway()
+    async with gateway.ws_connect("/ws/positions/BTCUSDT?interval=1") as ws:
+        await receive(ws)
+        await exchange.fault("*", status=500)
+        while len((await receive(ws, "status"))["stale"]) < 3:
+            pass
+        monkeypatch.setattr(Session, "_tick", counted)
+        for _ in range(4):
+            assert (await receive(ws))["stale"] == ["position", "balance", "price"]
+    assert len(ticks) <= 12  # up to eleven for one snapshot, where each waits for half a second
+
+
 async def test_a_hanging_call_makes_a_part_stale_by_age(start_gateway: StartGateway, exchange: Exchange) -> None:
     """Without any failure a part is told stale once it is too old, without an error, and its last value stays."""
     gateway = await start_gateway(freshness={"stale_after_s": 0.4, "max_age_s": 0.1}, bybit={"call_timeout_s": 30.0})
