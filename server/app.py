@@ -14,7 +14,7 @@ from .access.proxies import Proxies
 from .api import asyncapi, bulk, catalogue, indicators, keys, metrics, openapi, rest, system, ws
 from .api.address import PROXIES
 from .api.admission import Admission
-from .api.aside import aside, executor
+from .api.aside import THREADS, aside, executor
 from .api.auth import Access
 from .api.inquiry import INQUIRIES, Inquiries
 from .api.load import Load
@@ -153,6 +153,7 @@ def _wire_history(app: web.Application, indicators: IndicatorSettings, tally: Ta
         feeds,
         app[keys.HISTORY],
         lambda compute: aside(app, compute),
+        threads=THREADS,
         max_names=indicators.max_names,
         max_candles=indicators.max_candles,
     )

@@ -36,14 +36,16 @@ class Answering:
         history: History,
         aside: Aside,
         *,
+        threads: int,
         max_names: int,
         max_candles: int,
     ) -> None:
-        """`aside` computes in a thread."""
+        """`aside` computes in one of so many threads."""
         self.feeds = feeds
         self.history = history
         self._tasks: set[asyncio.Task[None]] = set()
         self._aside = aside
+        self._threads = asyncio.Semaphore(threads)
         self._max_names = max_names
         self._max_candles = max_candles
         self._waiting: dict[Answers, None] = {}
@@ -76,10 +78,15 @@ class Answering:
             answers = next(iter(self._waiting))
             del self._waiting[answers]
             if answers.query.is_long:
-                self.start(answers.compute(self._aside), "long indicators")
+                self.start(self._compute_aside(answers), "long indicators")
             else:
                 await answers.compute(_here)
             await asyncio.sleep(0)
+
+    async def _compute_aside(self, answers: "Answers") -> None:
+        """When a thread is free, and not before: only then is it known which candles are the newest."""
+        async with self._threads:
+            await answers.compute(self._aside)
 
     async def close(self) -> None:
         """Cancel what is under way and wait for its end."""
@@ -113,6 +120,7 @@ class Answers:
         self._max_age_s = float("inf")
         self._flight: asyncio.Task[None] | None = None
         self._turn: asyncio.Future[None] | None = None
+        self._is_computing = False
 
     def peek(self, topic: Topic, max_age_s: float) -> Reading[Body] | None:
         """The answer over candles that are young enough, None if they are not, or not computed of yet."""
@@ -136,6 +144,8 @@ class Answers:
         """The flight, made or joined, that brings candles as young as was asked for last, and their answer."""
         if self._flight is None or self._flight.done():
             self._flight = self._answering.start(self._fly(self._max_age_s), f"answers {self._topic}")
+        elif self._feeds.peek(self._topic, self._max_age_s) is None:
+            self._feeds.refresh((self._topic,))  # it may wait for a call that is late, and is to be joined by another
         return {self._flight}
 
     async def _fly(self, max_age_s: float) -> None:
@@ -150,34 +160,52 @@ class Answers:
         """When it will have been computed anew."""
         if self._turn is None:
             self._turn = asyncio.get_running_loop().create_future()
-            self._answering.enqueue(self)
+            if not self._is_computing:
+                self._answering.enqueue(self)
         return self._turn
 
     async def compute(self, run: Aside) -> None:
         """Compute of what is in hand, by way of `run`; never raises, and whatever goes wrong is logged."""
         turn, self._turn = self._turn, None
+        self._is_computing = True
         try:
-            reading = self._feeds.in_hand(self._topic)
-            if reading is not None and self._computed(reading) is None:
-                candles: Candles = reading.value
-                self._body = await run(lambda: _body(self.query, self._topic, candles))
-                self._candles, self._of = candles, None
+            part = self._feeds.known(self._topic)
+            if part is not None and part.reading is not None and self._computed(part.reading) is None:
+                candles: Candles = part.reading.value
+                self._hold(part, await run(lambda: _body(self.query, self._topic, candles)))
         except Exception:
             log.exception("indicators_crashed", topic=str(self._topic))
+        else:
+            self._renewed()
         finally:
+            self._is_computing = False
             if turn is not None and not turn.done():
                 turn.set_result(None)
-        self._renewed()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Compute again if newer candles came meanwhile, and somebody has asked for theirs."""
+        if self._turn is not None:
+            self._answering.enqueue(self)
+
+    def _hold(self, part: Part, body: Body) -> None:
+        """Show what was computed of that part's candles, though newer ones may have come meanwhile."""
+        assert part.reading is not None
+        self._candles, self._body, self._as_of = part.reading.value, body, part.as_of
+        self._take(part.reading)
+
+    def _take(self, of: Reading[Candles]) -> None:
+        """The answer is one of that reading."""
+        self._of = of
+        self._reading = Reading(self._body, of.asked_at, of.arrived_at, of.exchange_time_ms, of.source)
 
     def _computed(self, reading: Reading[Candles]) -> Reading[Body] | None:
         """The answer with the age of `reading`, if it is one over just those candles."""
         if reading is not self._of:
             if self._candles is None or not self._is_same(self._candles, reading.value):
                 return None
-            self._candles, self._of = reading.value, reading
-            self._reading = Reading(
-                self._body, reading.asked_at, reading.arrived_at, reading.exchange_time_ms, reading.source
-            )
+            self._candles = reading.value
+            self._take(reading)
         return self._reading
 
     def _is_same(self, former: Candles, candles: Candles) -> bool:
