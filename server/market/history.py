@@ -121,7 +121,8 @@ class History:
                     count = self._wants[topic].candles
                     limit = min(DEPTH, count - len(candles) + 1)
                     if not self._make_room(limit):
-                        break
+                        self._pauses[topic] = 0, self._clock() + PAUSE_FIRST_S
+                        return
                     await self._page(topic, candles, count, limit)
             self._pauses.pop(topic, None)
         except GatewayError as error:
@@ -189,6 +190,7 @@ class History:
                 excess -= reading.value.nbytes - kept.nbytes
                 self._feeds.amend(topic, kept)
                 del self._wants[topic]
+                self._pauses.pop(topic, None)
                 log.info("history_cut", topic=str(topic), candles=len(reading.value))
         return excess <= 0
 

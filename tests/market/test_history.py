@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from server.market.candles import COLUMNS, DEPTH, assembled, corrected, preceded, without_forming
 from server.market.counts import FetchKind
-from server.market.history import IDLE_S, PAUSE_LAST_S
+from server.market.history import IDLE_S, PAUSE_FIRST_S, PAUSE_LAST_S
 from server.models import CandleRow, Candles, Kind, Topic
 
 from .exchange import MINUTE, TOPIC, Delay, KlineExchange, Market, row
@@ -230,6 +230,26 @@ async def test_memory_is_bounded() -> None:
     assert shallow.rows == tuple(exchange.rows[-1000:])
     assert all(getattr(shallow, name).base is None for name in COLUMNS)
     assert market.counts().bytes <= 1_110_000
+
+
+async def test_where_there_is_no_room_it_is_looked_for_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often older candles are asked for that do not fit, all that is held is not summed up each time."""
+    market, looks = Market(KlineExchange(6000), max_bytes=200_000), 0
+    await market.poll()
+    make_room = market.history._make_room
+
+    def counted(candles: int) -> bool:
+        nonlocal looks
+        looks += 1
+        return make_room(candles)
+
+    monkeypatch.setattr(market.history, "_make_room", counted)
+    for _ in range(50):
+        assert len(await market.reach(5000)) == 1000
+    assert looks == 1
+    market.exchange.now += PAUSE_FIRST_S
+    market.history._max_bytes = 10_000_000
+    assert len(await market.reach(5000)) == 5000
 
 
 async def test_bound_is_kept_by_all() -> None:
