@@ -44,10 +44,19 @@ def answer(
     if kind not in PRIVATE_KINDS:
         etag = f'W/"{_moment(reading)}-{tag}-{stale:d}"'
         headers = {"Cache-Control": "private, no-cache", "ETag": etag}
-        if etag in request.headers.get("If-None-Match", ""):
+        if is_known(request, etag):
             return web.Response(status=304, headers=headers)
     moment = b',"timestamp_ms":%d,"age_ms":%d,"stale":%b}' % (time.time_ns() // 1_000_000, age_ms, BOOLEANS[stale])
     return answered(request, opening + moment, headers)
+
+
+def is_known(request: web.Request, tag: str) -> bool:
+    """Whether the client has what `tag` names (RFC 9110, section 13.1.2: by the weak comparison)."""
+    known = request.headers.get("If-None-Match")
+    if known is None:
+        return False
+    opaque = tag.removeprefix("W/")
+    return known.strip() == "*" or any(each.strip().removeprefix("W/") == opaque for each in known.split(","))
 
 
 def check_fresh(request: web.Request, part: Part, max_age_s: float, *, require_fresh: bool) -> tuple[int, bool]:

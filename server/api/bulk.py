@@ -53,6 +53,7 @@ class Parsed(NamedTuple):
 @routes.post("/indicators")
 async def bulk(request: web.Request) -> web.Response:
     """Up to 200 questions: their answers in the same order, each a body or an error."""
+    Parameters(request.query, ())
     asked = _decoded(await uploaded(request))
     max_age_s = _max_age_s(request, asked)
     every = [parsed async for parsed in _all_parsed(request, asked)]

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -20,7 +21,9 @@ is_plain_number = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?").fullmatch
 
 
 class Parameters:
-    """The query of one request; every parameter is taken by name, and one that the route does not know is refused."""
+    """The query of one request; every parameter is taken by name, and one that the route does not know,
+    or that is given twice, is refused.
+    """
 
     def __init__(self, query: Mapping[str, str], allowed: Iterable[str]) -> None:
         self._query = query
@@ -28,6 +31,9 @@ class Parameters:
         if unknown := [name for name in query if name not in names]:
             listed = ", ".join(names) if names else "none"
             raise InvalidRequest("parameter", f"unknown parameter {unknown[0][:40]!r}; allowed: {listed}")
+        if len(query) > 1 and len(set(query)) < len(query):
+            name, _ = Counter(list(query)).most_common(1)[0]
+            raise InvalidRequest(name, f"{name} is given more than once; allowed: once")
 
     def text(self, name: str, default: T) -> str | T:
         """The parameter as it stands."""

@@ -48,7 +48,7 @@ OF_SYMBOL: Errors = (*UPSTREAM, UnknownSymbol("the exchange has no linear symbol
 OF_CANDLES: Errors = (*OF_SYMBOL, InsufficientCandles("there are 12 candles, and 20 are needed"))
 READINESS: Errors = (*EVERY, GoingAway("the gateway is restarting"))
 SOCKET: Errors = (
-    InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade"),
+    InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade, version 13, with a key"),
     *(error for error in EVERY if isinstance(error, Forbidden | BadHost | InternalError | RateLimited)),
 )
 

@@ -54,6 +54,7 @@ async def livez(request: web.Request) -> web.StreamResponse:
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
     """It can serve and is not draining. The exchange being away does not count: stale service is service."""
+    Parameters(request.query, ())
     if request.app[LOAD].is_draining:
         raise GoingAway("the gateway is restarting")
     return json_response({"status": "ready"}, headers={"Cache-Control": "no-store"})
@@ -62,6 +63,7 @@ async def readyz(request: web.Request) -> web.Response:
 @routes.get("/health")
 async def health(request: web.Request) -> web.Response:
     """Both in words, with what is known of the exchange and how old it is."""
+    Parameters(request.query, ())
     app, now = request.app, time.monotonic()
     settings, client, load = app[SETTINGS], app[CLIENT], app[LOAD]
     feeds = [*app[FEEDS]]
@@ -111,6 +113,7 @@ def _summary(feeds: list[Feed], now: float) -> dict[str, Any]:
 @routes.get("/")
 async def page(request: web.Request) -> web.Response:
     """A plain status page, without account data."""
+    Parameters(request.query, ())
     load, settings = request.app[LOAD], request.app[SETTINGS]
     seconds = int(time.monotonic() - load.started_at)
     text = PAGE.format(

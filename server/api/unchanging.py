@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from .answers import encoder
+from .answers import encoder, is_known
 
 
 class Unchanging(NamedTuple):
@@ -17,7 +17,7 @@ class Unchanging(NamedTuple):
     def answer(self, request: web.Request) -> web.Response:
         """The body as JSON; 304 for one who has it."""
         headers = {"Cache-Control": "private, no-cache", "ETag": self.tag}
-        if self.tag in request.headers.get("If-None-Match", ""):
+        if is_known(request, self.tag):
             return web.Response(status=304, headers=headers)
         return web.Response(body=self.body, headers=headers, content_type="application/json", charset="utf-8")
 

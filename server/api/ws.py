@@ -93,7 +93,7 @@ async def _upgraded(request: web.Request) -> Socket:
         compress=False,  # the frames are written whole and raw
     )
     if not _is_upgrade(request, ws):
-        raise InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade")
+        raise InvalidRequest("upgrade", "this route speaks WebSocket only: ask for an upgrade, version 13, with a key")
     try:
         await ws.prepare(request)
     except ConnectionError as error:

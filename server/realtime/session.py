@@ -18,7 +18,7 @@ from .channel import Channel
 from .farewell import CLOSE_S, FAREWELL, Socket, farewell, let_go, reset
 from .frames import PING_FRAME, Frame, message_frame, pong_frame
 from .messages import ErrorMessage, HeartbeatMessage, Message
-from .operations import Operation, parse_message
+from .operations import Operation, id_of, parse_message
 from .outbox import Outbox
 from .subscription import Gathering, Subscription
 
@@ -371,17 +371,25 @@ class Session:
             self.outbox.control(pong_frame(message.data))
         elif message.type is WSMsgType.PONG:
             self.pong_at = self._clock()
+        elif message.type is WSMsgType.TEXT:
+            await self._answer(message.data)
         else:
-            await self._answer(message.data if message.type is WSMsgType.TEXT else "")
+            self._refuse(None, InvalidRequest("message", "a binary message is not taken; expected JSON as text"))
 
     async def _answer(self, text: str) -> None:
-        number: int | str | None = None
         try:
             operation = parse_message(text)
-            number = operation.id
+        except InvalidRequest as error:
+            self._refuse(id_of(text), error)
+            return
+        try:
             await self._operations.answer(self, operation)
         except InvalidRequest as error:
-            self.say(ErrorMessage("error", number, outcome_of(error).code, error.detail))
+            self._refuse(operation.id, error)
+
+    def _refuse(self, number: int | str | None, error: InvalidRequest) -> None:
+        """Answer what was wrong with the request of that `id`."""
+        self.say(ErrorMessage("error", number, outcome_of(error).code, error.detail))
 
     def say(self, message: Message) -> None:
         """Send an answer, or what else a client has to know."""

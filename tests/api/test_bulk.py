@@ -67,6 +67,13 @@ async def test_post_equals_get(start_gateway: StartGateway) -> None:
     assert {k: v for k, v in posted.items() if k not in apart} == {k: v for k, v in got.items() if k not in apart}
 
 
+async def test_the_query_is_not_asked(start_gateway: StartGateway) -> None:
+    """What a GET has in its query, a POST has in its body: there it would be passed over."""
+    gateway = await start_gateway()
+    async with gateway.post("/indicators?names=rsi", json={"questions": [{"symbol": "BTCUSDT"}]}) as response:
+        assert (response.status, (await response.json())["code"]) == (400, "invalid_parameter")
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"questions": 1}', b'{"questions": [], "colour": 1}', b"\xff"])
 async def test_malformed(start_gateway: StartGateway, body: bytes) -> None:
     """What is no document of questions is refused whole."""

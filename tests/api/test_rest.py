@@ -292,6 +292,12 @@ async def test_unknown_symbol_costs_no_call(start_gateway: StartGateway, exchang
         ("/price/BTCUSDT?max_age=100", "invalid_parameter", "max_age_ms"),
         ("/balance?token=abc", "invalid_parameter", "allowed: max_age_ms"),
         ("/livez?x=1", "invalid_parameter", "allowed: none"),
+        ("/readyz?token=abc", "invalid_parameter", "allowed: none"),
+        ("/health?token=abc", "invalid_parameter", "allowed: none"),
+        ("/?token=abc", "invalid_parameter", "allowed: none"),
+        ("/price/BTCUSDT?max_age_ms=1&require_fresh=1&max_age_ms=2", "invalid_max_age_ms", "allowed: once"),
+        ("/indicators/BTCUSDT?backtrack=999&closed=1", "invalid_backtrack", "there are 999"),
+        ("/indicators/BTCUSDT?names=rsi,,ema", "invalid_names", "a name is empty"),
     ],
 )
 async def test_bad_parameters_say_what_is_allowed(start_gateway: StartGateway, path: str, code: str, says: str) -> None:
@@ -444,6 +450,12 @@ async def test_caching_headers(start_gateway: StartGateway, exchange: Exchange) 
         assert response.headers["Cache-Control"] == "private, no-cache"
     async with gateway.get(path, headers={"If-None-Match": tag}) as response:
         assert (response.status, await response.read()) == (304, b"")
+    for known in ("*", tag.removeprefix("W/"), f'"other", {tag}', f'W/"other",{tag}  , "third"'):
+        async with gateway.get(path, headers={"If-None-Match": known}) as response:
+            assert response.status == 304, known
+    for unknown in ("", "other", tag[:-2] + '"', tag.replace('"', "")):
+        async with gateway.get(path, headers={"If-None-Match": unknown}) as response:
+            assert response.status == 200, unknown
     async with gateway.get(f"{path}&closed=1", headers={"If-None-Match": tag}) as response:
         assert response.status == 200
     async with gateway.get("/indicators/BTCUSDT?max_age_ms=0", headers={"If-None-Match": tag}) as response:

@@ -563,6 +563,31 @@ async def test_a_bad_message_is_answered_and_the_socket_lives_on(start_gateway: 
             assert (await receive(ws, "pong"))["id"] == 7
 
 
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ('{"op":"subscribe","id":7,"channels":"price:BTCUSDT"}', "$.channels`; expected a list of names"),
+        ('{"op":"subscribe","id":7,"channels":[5]}', "$.channels"),
+        (
+            '{"op":"subscribe","id":7,"channels":["balance"],"interval":"1"}',
+            "$.interval`; expected a number of seconds",
+        ),
+        ('{"op":"subscribe","id":7,"channels":["balance"],"on":"foo"}', "$.on`; expected tick or close"),
+        ('{"id":7,"token":5,"op":"auth"}', "$.token`; expected a text"),
+        ('{"id":7}', 'expected {"op": one of subscribe'),
+        ('{"id":7,"op":[]}', 'expected {"op": one of subscribe'),
+    ],
+)
+async def test_a_field_of_the_wrong_type_is_named(start_gateway: StartGateway, message: str, says: str) -> None:
+    """With what it may be, and the id of the request, whatever else is wrong with that."""
+    gateway = await start_gateway()
+    async with gateway.ws_connect("/ws") as ws:
+        await ws.send_str(message)
+        error = await receive(ws, "error")
+        assert (error["id"], error["code"]) == (7, "invalid_message")
+        assert says in error["detail"]
+
+
 async def test_an_unknown_operation_is_named(start_gateway: StartGateway) -> None:
     """The error has the id and says what is allowed; a long name is cut."""
     gateway = await start_gateway()

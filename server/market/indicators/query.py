@@ -37,7 +37,7 @@ class Query(NamedTuple):
         reach = self.results + self.backtrack
         if reach > len(candles):
             detail = f"results and backtrack reach over {reach} candles; there are {len(candles)}"
-            raise InvalidRequest("results", detail)
+            raise InvalidRequest("results" if self.results > 1 else "backtrack", detail)
         last = len(candles) - 1 - self.backtrack
         body = {
             "symbol": topic.symbol,

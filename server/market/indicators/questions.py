@@ -52,6 +52,8 @@ def parse_names(text: str, *, max_names: int) -> tuple[Question, ...]:
     names = [name.strip().lower() for name in text.split(",")]
     if len(names) > max_names:
         raise InvalidRequest("names", f"{len(names)} names are asked for; at most {max_names} are allowed")
+    if not all(names):
+        raise InvalidRequest("names", "a name is empty; GET /indicators lists all that are allowed")
     if len(set(names)) != len(names):
         raise InvalidRequest("names", "the same name is asked for twice")
     return tuple(question(name) for name in names)

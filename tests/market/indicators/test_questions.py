@@ -57,8 +57,8 @@ def test_names_are_understood(name: str, values: tuple[float, ...], sources: tup
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        ("", "no indicator ''; GET /indicators lists them all"),
-        ("rsi,", "no indicator ''"),
+        ("", "a name is empty; GET /indicators lists all"),
+        ("rsi,", "a name is empty"),
         ("rsii", r"did you mean rsi\? GET /indicators"),
         ("keltner", r"did you mean kc\?"),
         ("zzzz", "no indicator 'zzzz'; GET /indicators"),
