@@ -202,6 +202,11 @@ class Candles(Struct, frozen=True, eq=False, weakref=True):
         return len(self.open_times_ms)
 
     @property
+    def newest(self) -> tuple[CandleRow, bool] | None:
+        """The last one as sent, and whether it is closed; None where there is none."""
+        return (self.rows[-1], self.last_closed) if len(self.rows) else None
+
+    @property
     def nbytes(self) -> int:
         """About how much memory they take, without what was computed from them."""
         columns = (self.open_times_ms, self.open, self.high, self.low, self.close, self.volume)

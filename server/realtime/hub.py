@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiojobs import Scheduler
 
 from ..errors import GatewayError, InternalError, UnknownSymbol
-from ..models import Topic
+from ..models import Candles, Topic
 from ..telemetry import get_logger
 from .alarms import Alarms
 from .channel import Channel, State
@@ -376,7 +376,12 @@ def is_news(channel: Channel, shown: Frame, state: State) -> bool:
     if shown.stale != state.stale and channel.repeats:
         return True
     pairs = zip(shown.readings, state.readings, strict=True)
-    return any(a is not b and (a is None or b is None or a.value != b.value) for a, b in pairs)
+    return any(a is not b and (a is None or b is None or _said(a.value) != _said(b.value)) for a, b in pairs)
+
+
+def _said(value: Any) -> Any:
+    """What of a reading's value is shown: of candles the last one, however many are held before it."""
+    return value.newest if isinstance(value, Candles) else value
 
 
 async def deliver(frame: Frame, subscriptions: Iterable[Subscription]) -> None:

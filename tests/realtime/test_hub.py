@@ -6,6 +6,7 @@ import json
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from server.api.keys import CHANNELS, FEEDS, HUB
@@ -55,6 +56,23 @@ async def test_each_change_is_shown_once(start_gateway: StartGateway, exchange: 
     assert all(content(before) != content(after) for before, after in pairwise(shown))
     assert shown[-1]["current_price"] == (await ticker_row(exchange, "BTCUSDT"))["lastPrice"]
     assert shown[-1]["balance"]["equity"] == (await wallet_row(exchange))["totalEquity"]
+
+
+async def test_candles_before_the_last_one_are_no_news(start_gateway: StartGateway, exchange: Exchange) -> None:
+    """A channel of candles says nothing while others have older ones read, or read anew."""
+    await exchange.freeze(MOMENT_MS)
+    gateway = await start_gateway(freshness={"live_poll_s": 0.05})
+    topic = Topic(Kind.KLINE, "BTCUSDT", "1")
+    async with gateway.ws_connect("/ws") as ws:
+        await ws.send_json({"op": "subscribe", "channels": ["kline:BTCUSDT:1"], "interval": 0})
+        first = await receive(ws)
+        for depth in (2000, 3000):
+            held = gateway.app[FEEDS].in_hand(topic)
+            assert held is not None
+            gateway.app[FEEDS].amend(topic, msgspec.structs.replace(held.value, depth=depth))
+            assert await collect(ws, 0.3) == []
+        await exchange.freeze(MOMENT_MS + 2000)
+        assert (await receive(ws))["candle"] != first["candle"]
 
 
 async def test_a_slow_first_answer_is_shown_once(start_gateway: StartGateway, exchange: Exchange) -> None:
