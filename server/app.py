@@ -199,6 +199,7 @@ def _wire_realtime(app: web.Application, settings: Settings) -> None:
         heartbeat_s=settings.websocket.heartbeat_s,
     )
     app[keys.FEEDS].watch(hub.changed)
+    app[keys.FEEDS].shown_by(hub.shows)
     channels.watch(hub.renewed)
     category, symbols = settings.bybit.category.value, app[keys.SYMBOLS]
     app[keys.OPERATIONS] = SocketOperations(

@@ -18,6 +18,9 @@ from .feed import LATE_S, RECONCILE_S, Feed, Fetch, Line
 AHEAD = 0.6
 """Of the age that is allowed: a reading older than this is made anew before it is too old."""
 IDLE_S = 75.0
+"""For how long a topic that was asked for is kept: longer than the longest interval of a socket."""
+ASKED_S = 5.0
+"""For how long one that no socket shows is kept from others, where there is no more room."""
 SWEEP_S = 15.0
 
 
@@ -48,6 +51,7 @@ class Feeds:
         self._max_symbols = max_symbols
         self._feeds: dict[Topic, Feed] = {}
         self._watchers: list[Callable[[Topic], None]] = []
+        self._is_shown: Callable[[Topic], bool] = lambda _: True
         self._swept_at = clock()
         self.evicted = 0
 
@@ -60,6 +64,10 @@ class Feeds:
     def watch(self, changed: Callable[[Topic], None]) -> None:
         """Have `changed` called with each topic that has a new reading, or a new failure."""
         self._watchers.append(changed)
+
+    def shown_by(self, is_shown: Callable[[Topic], bool]) -> None:
+        """Have `is_shown` say of which topics sockets show something, so that no room is made at their cost."""
+        self._is_shown = is_shown
 
     def _tell(self, topic: Topic) -> None:
         for changed in self._watchers:
@@ -79,15 +87,22 @@ class Feeds:
         return feed
 
     def _make_room(self, kind: Kind) -> None:
-        """Forget the feed of `kind` that was wanted longest ago, if that is long enough ago to be nobody's."""
-        of_kind = (feed for feed in self._feeds.values() if feed.topic.kind is kind)
-        oldest = min(of_kind, key=lambda feed: feed.wanted_at)
-        if self._clock() - oldest.wanted_at < IDLE_S:
+        """Forget the feed of `kind` that may go first, if one may go now: not what a socket shows or is called for.
+
+        So whoever asks once for as much as there is room for keeps it from others for a moment only.
+        """
+        oldest = min((feed for feed in self._feeds.values() if feed.topic.kind is kind), key=self._until)
+        if self._until(oldest) > self._clock():
             raise Overloaded(
                 f"{self._max_symbols} {kind.value} topics are in use, and freshness.max_symbols allows no more",
-                retry_after_s=SWEEP_S,
+                retry_after_s=ASKED_S,
             )
         self._forget(oldest)
+
+    def _until(self, feed: Feed) -> float:
+        """Until when `feed` is not given up for another one."""
+        is_needed = feed.flight is not None or self._is_shown(feed.topic)
+        return feed.wanted_at + (IDLE_S if is_needed else ASKED_S)
 
     def _forget(self, feed: Feed) -> None:
         self.evicted += 1

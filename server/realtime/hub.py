@@ -333,6 +333,10 @@ class Hub:
             (self._troubled.add if has_failed else self._troubled.discard)(topic)
             self._spread(topic)
 
+    def shows(self, topic: Topic) -> bool:
+        """Whether a socket shows something of `topic`."""
+        return topic in self._watching
+
     def renewed(self, channel: Channel) -> None:
         """There may be something new to see of `channel`: show it to those who are shown each change."""
         channel.changed()

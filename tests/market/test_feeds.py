@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from server.errors import ExchangeTimeout, ExchangeUnreachable, GatewayError, InternalError, Overloaded
 from server.market.feed import BACKOFF_LAST_S, LATE_S, MAX_FLIGHTS
-from server.market.feeds import AHEAD, IDLE_S, Feeds
+from server.market.feeds import AHEAD, ASKED_S, IDLE_S, Feeds
 from server.market.precedence import DISBELIEF_S, LAG_MS, newest
 from server.models import Kind, Position, PositionRow, Reading, Source, Topic
 
@@ -347,6 +347,25 @@ async def test_cap_holds_and_idle_feeds_make_room(feeds: Feeds, clock: Clock) ->
     clock.now += 2
     feeds.feed(Topic(Kind.TICKER, "D"))
     assert {feed.topic.symbol for feed in feeds if feed.topic.kind is Kind.TICKER} == {"B", "C", "D"}
+
+
+async def test_what_was_asked_for_once_makes_room_for_others(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
+    """Neither what a socket shows nor what is being called for gives way; what was asked for once does, in a moment."""
+    shown, called, asked, new = (Topic(Kind.KLINE, "BTCUSDT", interval) for interval in ("1", "3", "5", "15"))
+    feeds.shown_by(lambda topic: topic == shown)
+    for topic in (shown, asked):
+        await ask(feeds, topic)
+    upstream.gate.clear()
+    feeds.refresh((called,))
+    clock.now += ASKED_S - 0.1
+    with pytest.raises(Overloaded) as caught:
+        feeds.feed(new)
+    assert caught.value.retry_after_s == ASKED_S
+    clock.now += 0.1
+    feeds.feed(new)
+    assert {feed.topic for feed in feeds} == {shown, called, new}
+    upstream.gate.set()
+    await feeds.close()
 
 
 async def test_idle_feeds_are_forgotten(feeds: Feeds, upstream: Upstream, clock: Clock) -> None:
