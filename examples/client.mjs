@@ -237,12 +237,22 @@ export function pauseS(code, reason, failures) {
   return Math.min(LONGEST_PAUSE_S, PAUSE_S * 2 ** failures) * (0.5 + Math.random() / 2);
 }
 
+const USAGE = `usage: node client.mjs [--url ws://HOST:PORT] [--interval SECONDS] CHANNEL...
+
+Print one line per message; --interval 0 shows each change. A token is taken from GATEWAY_TOKEN.`;
+
 /** Print one line per message. */
 async function main() {
   const { parseArgs } = await import("node:util");
-  const options = { url: { type: "string", default: "ws://127.0.0.1:8000" }, interval: { type: "string", default: "0" } };
+  const options = {
+    url: { type: "string", default: "ws://127.0.0.1:8000" },
+    interval: { type: "string", default: "0" },
+    help: { type: "boolean", short: "h", default: false },
+  };
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
+  if (values.help) return console.log(USAGE);
   if (positionals.length === 0) throw new Error("name at least one channel, like price:BTCUSDT");
+  if (!/^\d+(\.\d+)?$/.test(values.interval)) throw new Error(`--interval is ${values.interval}; allowed: seconds, as 0.5`);
   const gateway = new Client(values.url, { token: process.env.GATEWAY_TOKEN });
   gateway.subscribe(positionals, Number(values.interval));
   for await (const message of gateway) console.log(JSON.stringify(message));

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import aiohttp
 import pytest
 
 from server import __version__
-from server.simulator.child import API_KEY, API_SECRET, TRADING_KEY, TRADING_SECRET
+from server.simulator.child import API_KEY, API_SECRET, ROOT, TRADING_KEY, TRADING_SECRET
 from tests.bybit.test_parsing import KEY, OF_THE_USER
 from tests.conftest import Exchange, closing, receive
 from tests.processes import GatewayProcess, keys, launch, running
@@ -99,6 +100,18 @@ async def test_token_makes_one() -> None:
         assert second == f'tokens = ["sha256:{hashlib.sha256(token.encode()).hexdigest()}"]'
         seen.add(token)
     assert len(seen) == 2
+
+
+async def test_what_is_not_installed_is_said_plainly() -> None:
+    """A Python without the libraries is told where they are, without a traceback."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-S", "run.py", "--version", stderr=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert b"No module named" in said
+    assert b"make run" in said
+    assert said.count(b"\n") == 1
 
 
 async def test_every_error_at_once() -> None:

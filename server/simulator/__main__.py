@@ -19,11 +19,18 @@ from .app import create_simulator
 SHUTDOWN_S = 1.0
 
 
+def _port(text: str) -> int:
+    """A port, or 0 for a free one. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; allowed: 0 to 65535")
+    return int(text)
+
+
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command line; exits with code 2 where it is wrong."""
     parser = argparse.ArgumentParser(prog="python -m server.simulator", description="A simulated Bybit V5 exchange.")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="port to serve on; 0 picks a free one (default)")
+    parser.add_argument("--port", type=_port, default=0, help="port to serve on; 0 picks a free one (default)")
     parser.add_argument("--seed", type=int, default=1, help="which world to simulate (default: %(default)s)")
     parser.add_argument("--hedge", default="XRPUSDT", metavar="SYMBOL,...", help="symbols in hedge mode")
     parser.add_argument("--margin", choices=("cross", "isolated"), default="cross", help="margin mode of the account")

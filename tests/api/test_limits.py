@@ -174,6 +174,19 @@ async def test_wrong_tokens_of_an_address(start_gateway: StartGateway) -> None:
 # Time
 
 
+@pytest.mark.parametrize("length", [8189, 8190, 8191])
+@pytest.mark.parametrize("place", ["line", "field"])
+async def test_long_heads_are_refused(start_gateway: StartGateway, place: str, length: int) -> None:
+    """A path with its query, or a field, of over 8,190 bytes is refused in plain text; else a route is found."""
+    gateway = await start_gateway()
+    reader, writer = await raw(gateway)
+    path, field = ("/livez?".ljust(length, "x"), "") if place == "line" else ("/livez", "x" * length)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nX: {field}\r\n\r\n".encode())
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    writer.close()
+    assert (b"text/plain" in head) == (length > 8190)
+
+
 async def raw(gateway: Gateway) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A connection of bytes."""
     return await asyncio.open_connection("127.0.0.1", gateway.port)

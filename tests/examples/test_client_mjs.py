@@ -290,8 +290,21 @@ async def test_the_command_prints_a_line_per_message(place: Place) -> None:
         await program.snapshots("balance", "price:BTCUSDT")
 
 
+async def test_the_command_says_how_it_is_used() -> None:
+    """Asked for help it gives that, and ends well."""
+    async with running("examples/client.mjs", "--help") as program:
+        assert await program.ended() == 0
+        assert program.process.stdout is not None
+        assert (await program.process.stdout.read()).startswith(b"usage: node client.mjs")
+
+
 @pytest.mark.parametrize(
-    ("channels", "complaint"), [(("balance",), b"refused by the gateway (403)"), ((), b"name at least one channel")]
+    ("channels", "complaint"),
+    [
+        (("balance",), b"refused by the gateway (403)"),
+        ((), b"name at least one channel"),
+        (("--interval", "abc", "balance"), b"--interval is abc; allowed: seconds"),
+    ],
 )
 async def test_the_command_says_why_it_ends(place: Place, channels: tuple[str, ...], complaint: bytes) -> None:
     """Without the token, or without a channel, it ends with one line."""

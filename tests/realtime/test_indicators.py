@@ -204,7 +204,7 @@ async def test_too_few_candles_are_null(start_gateway: StartGateway, exchange: E
         ("indicators:BTCUSDT:7:rsi", "invalid_channel", "allowed: 1, 3"),
         ("indicators:btcusdt:1:rsi", "invalid_symbol", "capital letters"),
         ("indicators:NOUSDT:1:rsi", "unknown_symbol", "NOUSDT"),
-        ("indicators:BTCUSDT:1:", "invalid_names", "no indicator ''"),
+        ("indicators:BTCUSDT:1:", "invalid_names", "a name is empty"),
         ("indicators:BTCUSDT:1:rsy", "invalid_names", "did you mean rsi"),
         ("indicators:BTCUSDT:1:rsi:0", "invalid_names", "rsi"),
         ("indicators:BTCUSDT:1:rsi,rsi", "invalid_names", "twice"),

@@ -97,3 +97,18 @@ def test_the_package_and_child_are_light() -> None:
     code = "import sys, server.simulator.child; print(sorted({'numpy', 'aiohttp', 'msgspec'} & set(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=20)
     assert output.stdout.strip() == b"[]"
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "web"])
+def test_a_port_that_is_none(port: str) -> None:
+    """What is no port is refused with what is allowed."""
+    run = subprocess.run(
+        [sys.executable, "-m", "server.simulator", f"--port={port}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "allowed: 0 to 65535" in run.stderr
+    assert "Traceback" not in run.stderr
